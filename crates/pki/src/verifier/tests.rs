@@ -1,0 +1,6 @@
+//! Real handshakes through memory, honest and hostile.
+
+mod clients;
+mod noise;
+mod servers;
+mod sessions;
