@@ -1,0 +1,84 @@
+//! `meshctl ca leaf`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use pki::authority::{HubAddress, Moment};
+use pki::key::{PrivateKey, SigningRequest};
+use pki::{ClusterAuthority, LeafRole, LeafSpec};
+use topology::NodeName;
+
+use super::{KeyType, parse_life};
+use crate::exit::print;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  \
+    meshctl ca leaf --cluster-dir /etc/isthmus/paris --role hub --node n1 --out /etc/isthmus/hub\n  \
+    meshctl ca leaf --cluster-dir /etc/isthmus/paris --role local --node n1 --out /etc/isthmus/agent\n\n\
+    Roles: hub serves; remote is a client of other clusters' hubs (CN remote-<cluster>); local is an agent of the own\n\
+    hub (local-<cluster>); admin administers the own hub (admin-<cluster>).")]
+pub(crate) struct Args {
+    /// Directory with passport.crt, passport.key and ca.crt
+    #[arg(long, value_name = "CLUSTER_DIR")]
+    cluster_dir: PathBuf,
+    /// What the holder is: hub, remote, local or admin
+    #[arg(long)]
+    role: LeafRole,
+    /// The node or machine that holds the key
+    #[arg(long)]
+    node: NodeName,
+    /// Where tls.crt (leaf, then passport), ca.crt and tls.key go; made with mode 0700
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Further name or address of a hub; the passport must permit it (names below svc and cluster.local always are)
+    #[arg(long, value_delimiter = ',')]
+    name: Vec<HubAddress>,
+    /// A request made where the key lives; without it the key is made in --out, by this command
+    #[arg(long, value_name = "FILE")]
+    csr: Option<PathBuf>,
+    /// Algorithm of the key, without --csr
+    #[arg(long, default_value = "p256", conflicts_with = "csr")]
+    key_type: KeyType,
+    /// How long it is valid, never longer than the passport: a number and m, h or d [default: 30d for a hub, else 24h]
+    #[arg(long, value_parser = parse_life)]
+    valid_for: Option<Duration>,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let authority = ClusterAuthority::open(&args.cluster_dir)?;
+    let mut spec = LeafSpec::new(args.role, args.node);
+    spec.life = args.valid_for.unwrap_or(spec.life);
+    for name in args.name {
+        match name {
+            HubAddress::Name(name) => spec.dns_names.push(name),
+            HubAddress::Address(address) => spec.addresses.push(IpAddr::to_canonical(&address)),
+        }
+    }
+    let (signing, key) = match &args.csr {
+        Some(path) => {
+            let pem = super::enroll::read_request(path)?;
+            (SigningRequest::from_pem(&pem).with_context(|| path.display().to_string())?, None)
+        }
+        None => {
+            let key = PrivateKey::generate(args.key_type.into())?;
+            (SigningRequest::from_pem(&key.request()?)?, Some(key))
+        }
+    };
+    let leaf = authority.issue_leaf(&spec, &signing)?;
+    leaf.write(&args.out, key.as_ref())?;
+    let files = if key.is_some() {
+        "tls.crt, ca.crt and tls.key (made there, mode 0600)"
+    } else {
+        "tls.crt and ca.crt"
+    };
+    print(&format!(
+        "issued {} for {} of cluster {}, valid until {}\nwrote {files} to {}",
+        spec.role.common_name(&authority.passport().uri.cluster),
+        spec.node,
+        authority.passport().uri.cluster,
+        Moment::from(leaf.expires()),
+        args.out.display()
+    ))
+}

@@ -1,0 +1,32 @@
+//! From an outcome to what the operator sees and what a script tests.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use pki::authority::AuthorityError;
+
+/// Prints an error with its causes; tells refusals by a rule from failures.
+pub(crate) fn report(outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    match error.downcast_ref::<AuthorityError>() {
+        Some(AuthorityError::Refused { refusals }) => {
+            for refusal in refusals {
+                eprintln!("refused: {refusal}");
+            }
+            ExitCode::from(REFUSED)
+        }
+        _ => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a result to standard output.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+const REFUSED: u8 = 3;

@@ -1,0 +1,46 @@
+//! `meshctl`: what an operator of a mesh types.
+//!
+//! ```text
+//! meshctl ca init          a new mesh: root key and ledger                    -> AUTHORITY_DIR
+//! meshctl ca request       a key for a cluster, and a request to sign it      -> CLUSTER_DIR
+//! meshctl ca enroll        a passport for a cluster, unless it collides       -> CLUSTER_DIR
+//! meshctl ca leaf          a certificate for a hub, an agent, an operator     -> a directory like a Secret's
+//! meshctl ca list          what is enrolled
+//! meshctl ca export-bundle the root, for those who are to trust the mesh
+//! ```
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage,
+//! 3 refused by a rule of the mesh (nothing was changed).
+
+mod ca;
+mod exit;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Operates an Isthmus mesh.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Certificates: the mesh's root, passports of clusters, leaves of nodes
+    #[command(subcommand)]
+    Ca(ca::Command),
+}
+
+/// Runs one command and reports its outcome as an exit code; errors are printed to standard error.
+pub fn run(args: Args) -> ExitCode {
+    let outcome = match args.command {
+        Command::Ca(command) => ca::run(command),
+    };
+    exit::report(outcome)
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a rule of the mesh (nothing was changed)";
