@@ -1,0 +1,326 @@
+//! The store: revisions, transactions, snapshots, watches, compaction, durability.
+//!
+//! One writer at a time works on a private copy of the latest [`Snapshot`] (persistent maps: the copy is O(1)),
+//! hands its events to the journal, and only then swaps the copy in and appends to the history. So a
+//! reader or watcher never sees what a crash of this process could take back, readers wait for nobody, and
+//! writers do not wait for watchers.
+
+mod entry;
+mod history;
+mod journal;
+#[cfg(test)]
+mod model_tests;
+mod record;
+mod recovery;
+mod retention;
+mod snapshot;
+mod syncer;
+mod transaction;
+mod watcher;
+
+pub use entry::{Entry, Event, EventKind};
+pub use journal::JournalError;
+pub use record::RecordError;
+pub use recovery::OpenError;
+pub use retention::Retention;
+pub use snapshot::{ReadError, Snapshot, View};
+pub use syncer::SyncFailed;
+pub use transaction::{Committed, Transaction};
+pub use watcher::{Changes, Compacted, Watcher};
+
+use crate::{metrics::Counters, range::KeyRange};
+use bytes::Bytes;
+use entry::Batch;
+use history::History;
+use journal::{Journal, Meta};
+use std::{
+    convert::Infallible,
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+use syncer::Syncer;
+use tokio::{sync::watch, time::Instant};
+
+/// A revisioned key-value store. Clones are handles to the same store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// How a store behaves.
+#[derive(Clone, Debug, Default)]
+pub struct StoreOptions {
+    /// How much history it keeps for readers of old revisions and for watchers that catch up.
+    pub retention: Retention,
+}
+
+/// A write was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The journal failed; nothing changed, and further writes will fail too until the store is opened anew.
+    #[error("write to the store's journal")]
+    Journal(#[from] JournalError),
+    /// An earlier sync failed.
+    #[error("store accepts no more writes")]
+    Sync(#[from] SyncFailed),
+    /// The store was closed.
+    #[error("store is closed")]
+    Closed,
+}
+
+/// A compaction was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// The revision is compacted already, or in the future.
+    #[error(transparent)]
+    Revision(#[from] ReadError),
+    /// The journal failed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Holds what all handles share.
+struct Inner {
+    options: StoreOptions,
+    cluster_id: u64,
+    member_id: u64,
+    /// Held by the one who writes.
+    writer: Mutex<Writer>,
+    published: RwLock<Published>,
+    /// Latest published revision; wakes watchers.
+    progress: watch::Sender<u64>,
+    disk: Option<Disk>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct Writer {
+    closed: bool,
+}
+
+/// Holds what readers and watchers see.
+struct Published {
+    snapshot: Snapshot,
+    history: History,
+}
+
+struct Disk {
+    syncer: Syncer,
+    journal: Arc<Journal>,
+    meta: Meta,
+}
+
+impl Store {
+    /// A store that lives and dies with the process.
+    pub fn in_memory(options: StoreOptions) -> Self {
+        let published = Published { snapshot: Snapshot::empty(), history: History::default() };
+        Self::new(options, published, None, (recovery::random_id(), recovery::random_id()))
+    }
+
+    /// Opens or creates a durable store in `directory`. Reads all of it: O(bytes stored).
+    ///
+    /// Fails if another process has it open or the disk cannot be used. Damaged files are moved aside and the
+    /// store begins anew under another [`cluster_id`](Self::cluster_id), which is logged as an error.
+    pub fn open(directory: &Path, options: StoreOptions) -> Result<Self, OpenError> {
+        let recovery::Recovered { journal, meta, snapshot, history } = recovery::open(directory)?;
+        let journal = Arc::new(journal);
+        let started = Syncer::start(journal.clone(), snapshot.revision());
+        let syncer = started.map_err(|source| OpenError::File {
+            action: "start the sync thread of",
+            path: directory.to_owned(),
+            source,
+        })?;
+        let ids = (meta.cluster_id, meta.member_id);
+        let disk = Disk { syncer, journal, meta };
+        Ok(Self::new(options, Published { snapshot, history }, Some(disk), ids))
+    }
+
+    fn new(options: StoreOptions, published: Published, disk: Option<Disk>, ids: (u64, u64)) -> Self {
+        let progress = watch::Sender::new(published.snapshot.revision());
+        let inner = Inner {
+            options,
+            cluster_id: ids.0,
+            member_id: ids.1,
+            writer: Mutex::default(),
+            published: RwLock::new(published),
+            progress,
+            disk,
+            counters: Arc::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Names one unbroken run of revisions; never 0. It changes when the store can no longer vouch for them.
+    pub fn cluster_id(&self) -> u64 {
+        self.inner.cluster_id
+    }
+
+    /// Names this store; never 0.
+    pub fn member_id(&self) -> u64 {
+        self.inner.member_id
+    }
+
+    /// The latest revision.
+    pub fn revision(&self) -> u64 {
+        *self.inner.progress.borrow()
+    }
+
+    /// The latest state. O(1), and waits for no writer's disk.
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.read(|published| published.snapshot.clone())
+    }
+
+    /// Runs `work` on the latest state and makes all its changes at one new revision, or none if it fails.
+    ///
+    /// No revision is made if nothing changes. The changes survive the death of the process when this returns,
+    /// and the death of the machine once [`synced`](Self::synced) has returned. Transactions run one after
+    /// another: `work` must be short.
+    pub fn transact<T, E: From<WriteError>>(
+        &self,
+        work: impl FnOnce(&mut Transaction) -> Result<T, E>,
+    ) -> Result<Committed<T>, E> {
+        let writer = self.inner.writer()?;
+        let mut transaction = Transaction::new(self.snapshot());
+        let value = work(&mut transaction)?;
+        let (snapshot, events) = transaction.finish();
+        let revision = snapshot.revision();
+        if events.is_empty() {
+            return Ok(Committed { value, revision, changed: false });
+        }
+        let batch = Arc::new(Batch { revision, events: events.into_boxed_slice(), at: Instant::now() });
+        if let Some(disk) = &self.inner.disk {
+            disk.journal.append(&batch).map_err(WriteError::from)?;
+            disk.syncer.appended(revision);
+        }
+        self.inner.publish(snapshot, |history| history.push(batch));
+        self.inner.progress.send_replace(revision);
+        self.compact_surplus(&writer);
+        Ok(Committed { value, revision, changed: true })
+    }
+
+    /// Writes one key and returns the revision.
+    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<u64, WriteError> {
+        let work = |transaction: &mut Transaction| Ok(transaction.put(key.into(), value.into(), 0));
+        self.transact::<_, WriteError>(work).map(|committed| committed.revision)
+    }
+
+    /// Deletes the keys of a range and returns the revision and how many there were.
+    pub fn delete(&self, range: &KeyRange) -> Result<(u64, usize), WriteError> {
+        let committed = self.transact::<_, WriteError>(|transaction| Ok(transaction.delete(range).len()))?;
+        Ok((committed.revision, committed.value))
+    }
+
+    /// Waits until everything up to `revision` is on disk; at once for a store in memory.
+    ///
+    /// All who wait at the same moment share one sync. Fails if the disk does.
+    pub async fn synced(&self, revision: u64) -> Result<(), SyncFailed> {
+        match &self.inner.disk {
+            Some(disk) => disk.syncer.synced(revision).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Follows a range from `start_revision` on; 0 means whatever comes next.
+    ///
+    /// A start in the future delivers nothing before that revision. Costs no memory but the cursor.
+    pub fn watch(&self, range: KeyRange, start_revision: u64) -> Watcher {
+        Watcher::new(self.clone(), range, start_revision)
+    }
+
+    /// The latest revision as it moves.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.inner.progress.subscribe()
+    }
+
+    /// Forgets what was superseded before `revision`, which stays the oldest one that can be read.
+    ///
+    /// Fails if the revision is compacted already or in the future. O(events forgotten).
+    pub fn compact(&self, revision: u64) -> Result<(), CompactError> {
+        let writer = self.inner.writer()?;
+        self.compact_locked(&writer, revision)
+    }
+
+    /// Compacts by retention and brings quiet writes to disk, once a second, until it fails.
+    ///
+    /// The owner of the store runs it as a task. Without it, history is bounded only at twice the retention.
+    pub async fn maintain(&self) -> Result<Infallible, CompactError> {
+        let mut tick = tokio::time::interval(retention::INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.compact_expired()?;
+            if let Some(disk) = &self.inner.disk {
+                disk.syncer.request(self.revision());
+            }
+        }
+    }
+
+    /// Stops writes, brings everything to disk and notes that it was closed in order.
+    ///
+    /// Without it a store is as after a crash: whole, but under a new `cluster_id` if the machine reboots before
+    /// the next start.
+    pub async fn close(&self) -> Result<(), WriteError> {
+        let revision = {
+            let mut writer = self.inner.writer()?;
+            writer.closed = true;
+            self.revision()
+        };
+        self.synced(revision).await?;
+        if let Some(disk) = &self.inner.disk {
+            let compacted = self.snapshot().compacted();
+            disk.journal.set_meta(&Meta { closed: true, compacted, ..disk.meta.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the history holds in memory, roughly.
+    pub fn history_bytes(&self) -> usize {
+        self.history_size().1
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.inner.counters
+    }
+
+    /// Number of revisions in the history, and their bytes.
+    pub(crate) fn history_size(&self) -> (usize, usize) {
+        self.inner.read(|published| (published.history.len(), published.history.bytes()))
+    }
+}
+
+impl Inner {
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, WriteError> {
+        // The state is swapped whole, so a panic of another writer leaves nothing half done.
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.closed {
+            return Err(WriteError::Closed);
+        }
+        if self.disk.as_ref().is_some_and(|disk| disk.syncer.has_failed()) {
+            return Err(SyncFailed.into());
+        }
+        Ok(writer)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Published) -> T) -> T {
+        read(&self.published.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Swaps in a new state. What the old one alone held is freed after the lock is given back.
+    fn publish(&self, snapshot: Snapshot, change: impl FnOnce(&mut History)) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut published.snapshot, snapshot);
+        change(&mut published.history);
+        drop(published);
+        drop(old);
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("cluster_id", &format_args!("{:x}", self.cluster_id()))
+            .field("revision", &self.revision())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,288 @@
+//! The store's disk: every event since the last compaction, and the current version of every key.
+//!
+//! A directory holds `records/` (a fjall database with the keyspaces `events` and `meta`) and `high-water`, the
+//! latest revision that was written, in eight bytes beside the database. [`recovery`](super::recovery) compares the two.
+//!
+//! A commit is one write to the operating system: it survives the death of the process. Surviving the death of
+//! the machine takes [`Journal::sync`]. fjall's own sync holds the lock that its commits need, so a commit would
+//! wait for the disk; instead the file it appends to is synced through a second descriptor, which blocks nobody.
+//! That is sound because fjall syncs a journal file completely before it opens the next one.
+
+use super::{
+    entry::{Batch, Entry},
+    record::{self, RecordError},
+};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+/// An open directory. Commits come from one thread at a time; `sync` may run beside them.
+pub(crate) struct Journal {
+    database: Database,
+    events: Keyspace,
+    meta: Keyspace,
+    high_water: File,
+    records: PathBuf,
+}
+
+/// What the store writes beside its events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) cluster_id: u64,
+    pub(crate) member_id: u64,
+    /// The machine's boot during which the store was last open.
+    pub(crate) boot_id: String,
+    /// Inode of `high-water`: another one means that the files were copied here.
+    pub(crate) inode: u64,
+    /// The oldest revision that can be read.
+    pub(crate) compacted: u64,
+    /// Everything had reached the disk when the store was closed.
+    pub(crate) closed: bool,
+}
+
+/// The disk failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The storage library failed.
+    #[error("storage in {path}")]
+    Storage {
+        /// The database's folder.
+        path: PathBuf,
+        /// The library's error.
+        source: Box<fjall::Error>,
+    },
+    /// A file operation failed.
+    #[error("{action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A record cannot be understood.
+    #[error("read {path}")]
+    Record {
+        /// The database's folder.
+        path: PathBuf,
+        /// What is wrong with the record.
+        source: RecordError,
+    },
+}
+
+impl Journal {
+    /// Opens or creates the files in `directory`.
+    pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
+        let records = directory.join(RECORDS);
+        let storage = |source| JournalError::Storage { path: records.clone(), source: Box::new(source) };
+        // Values live in our own memory; the database is read only at start, so its cache is small.
+        let database = Database::builder(&records)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNALS_BYTES)
+            .worker_threads(1)
+            .open()
+            .map_err(storage)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let events = database.keyspace("events", options).map_err(storage)?;
+        let meta = database.keyspace("meta", options).map_err(storage)?;
+        let path = directory.join(HIGH_WATER);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let high_water = file.map_err(|source| JournalError::File { action: "open", path, source })?;
+        Ok(Self { database, events, meta, high_water, records })
+    }
+
+    /// Reads what was stored beside the events; `None` in a new directory.
+    pub(crate) fn meta(&self) -> Result<Option<Meta>, JournalError> {
+        let number = |name| {
+            let found = self.meta.get(name).map_err(|source| self.storage(source))?;
+            Ok::<_, JournalError>(
+                found.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?))),
+            )
+        };
+        let Some(cluster_id) = number("cluster_id")? else { return Ok(None) };
+        let boot_id = self.meta.get("boot_id").map_err(|source| self.storage(source))?;
+        Ok(Some(Meta {
+            cluster_id,
+            member_id: number("member_id")?.unwrap_or_default(),
+            boot_id: boot_id.map(|id| String::from_utf8_lossy(&id).into_owned()).unwrap_or_default(),
+            inode: number("inode")?.unwrap_or_default(),
+            compacted: number("compacted")?.unwrap_or_default(),
+            closed: number("closed")? == Some(1),
+        }))
+    }
+
+    /// Writes everything beside the events and waits until the disk has it.
+    pub(crate) fn set_meta(&self, meta: &Meta) -> Result<(), JournalError> {
+        let mut batch = self.database.batch();
+        let numbers = [
+            ("cluster_id", meta.cluster_id),
+            ("member_id", meta.member_id),
+            ("inode", meta.inode),
+            ("compacted", meta.compacted),
+            ("closed", u64::from(meta.closed)),
+        ];
+        for (name, number) in numbers {
+            batch.insert(&self.meta, name, number.to_be_bytes());
+        }
+        batch.insert(&self.meta, "boot_id", meta.boot_id.as_bytes());
+        batch.commit().map_err(|source| self.storage(source))?;
+        self.database.persist(PersistMode::SyncAll).map_err(|source| self.storage(source))
+    }
+
+    /// Calls `visit` with every event in the order in which they happened.
+    pub(crate) fn replay(&self, mut visit: impl FnMut(super::Event)) -> Result<(), JournalError> {
+        for guard in self.events.iter() {
+            let (key, value) = guard.into_inner().map_err(|source| self.storage(source))?;
+            let event = record::decode(&key, &value);
+            visit(event.map_err(|source| JournalError::Record { path: self.records.clone(), source })?);
+        }
+        Ok(())
+    }
+
+    /// Hands one revision to the operating system. It survives the death of this process.
+    pub(crate) fn append(&self, batch: &Batch) -> Result<(), JournalError> {
+        let mut write = self.database.batch();
+        for event in &batch.events {
+            write.insert(&self.events, record::place(&event.entry), record::encode(event));
+        }
+        write.commit().map_err(|source| self.storage(source))?;
+        self.set_high_water(batch.revision)
+    }
+
+    /// Moves the compaction revision and removes records that no reader can ask for any more.
+    pub(crate) fn compact(&self, compacted: u64, garbage: &[impl AsRef<Entry>]) -> Result<(), JournalError> {
+        let mut write = self.database.batch();
+        write.insert(&self.meta, "compacted", compacted.to_be_bytes());
+        write.commit().map_err(|source| self.storage(source))?;
+        for chunk in garbage.chunks(REMOVALS_PER_COMMIT) {
+            let mut write = self.database.batch();
+            for entry in chunk {
+                write.remove(&self.events, record::place(entry.as_ref()));
+            }
+            write.commit().map_err(|source| self.storage(source))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was appended before the call is on disk.
+    pub(crate) fn sync(&self) -> Result<(), JournalError> {
+        let failed = |source| JournalError::File { action: "sync", path: self.records.clone(), source };
+        match newest_journal(&self.records).map_err(failed)? {
+            Some(path) => {
+                let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+                file.sync_data().map_err(failed)
+            }
+            None => self.database.persist(PersistMode::SyncData).map_err(|source| self.storage(source)),
+        }
+    }
+
+    /// The latest revision that was ever appended; `None` in a new directory.
+    pub(crate) fn high_water(&self) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.high_water.read_exact_at(&mut bytes, 0).ok()?;
+        Some(u64::from_be_bytes(bytes))
+    }
+
+    /// Notes the latest revision beside the database.
+    pub(crate) fn set_high_water(&self, revision: u64) -> Result<(), JournalError> {
+        let written = self.high_water.write_all_at(&revision.to_be_bytes(), 0);
+        written.map_err(|source| JournalError::File { action: "write", path: self.records.clone(), source })
+    }
+
+    /// Inode of the file that a copy of the directory does not share.
+    pub(crate) fn inode(&self) -> u64 {
+        self.high_water.metadata().map_or(0, |metadata| metadata.ino())
+    }
+
+    fn storage(&self, source: fjall::Error) -> JournalError {
+        JournalError::Storage { path: self.records.clone(), source: Box::new(source) }
+    }
+}
+
+impl JournalError {
+    /// Whether the files cannot be read as they are, as opposed to a disk that is full, locked or not ours.
+    pub(crate) fn is_damage(&self) -> bool {
+        use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+        let unreadable =
+            |kind| matches!(kind, AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof);
+        match self {
+            Self::Record { .. } => true,
+            Self::File { .. } => false,
+            Self::Storage { source, .. } => match source.as_ref() {
+                fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+                    unreadable(error.kind())
+                }
+                fjall::Error::Locked | fjall::Error::Poisoned => false,
+                _ => true,
+            },
+        }
+    }
+
+    /// Whether another process has the directory open.
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self, Self::Storage { source, .. } if matches!(source.as_ref(), fjall::Error::Locked))
+    }
+}
+
+/// The file that fjall appends to: the one with the highest number in its folder.
+fn newest_journal(records: &Path) -> io::Result<Option<PathBuf>> {
+    let mut newest: Option<(u64, PathBuf)> = None;
+    for file in std::fs::read_dir(records)? {
+        let path = file?.path();
+        let is_journal = path.extension().is_some_and(|extension| extension == "jnl");
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        if let Some(number) = number.filter(|_| is_journal)
+            && newest.as_ref().is_none_or(|(newest, _)| number > *newest)
+        {
+            newest = Some((number, path));
+        }
+    }
+    Ok(newest.map(|(_, path)| path))
+}
+
+/// Folder of the database within the store's directory.
+pub(crate) const RECORDS: &str = "records";
+/// File with the latest revision that was appended.
+pub(crate) const HIGH_WATER: &str = "high-water";
+const CACHE_BYTES: u64 = 8 << 20;
+const JOURNALS_BYTES: u64 = 128 << 20;
+const MEMTABLE_BYTES: u64 = 16 << 20;
+const REMOVALS_PER_COMMIT: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{EventKind, entry::Event};
+    use std::sync::Arc;
+
+    /// `sync` relies on where fjall appends.
+    #[test]
+    fn the_newest_journal_file_holds_what_was_just_appended() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let journal = Journal::open(directory.path()).expect("open");
+        let marker = b"a value that is easy to find";
+        let entry = Entry {
+            key: "k".into(),
+            value: marker.as_slice().into(),
+            create_revision: 2,
+            mod_revision: 2,
+            version: 1,
+            lease: 0,
+            sub: 0,
+        };
+        let event = Event { kind: EventKind::Put, entry: Arc::new(entry), previous: None };
+        let batch = Batch { revision: 2, events: [event].into(), at: tokio::time::Instant::now() };
+        journal.append(&batch).expect("append");
+
+        let newest = newest_journal(&directory.path().join(RECORDS)).expect("list").expect("a journal file");
+        let bytes = std::fs::read(&newest).expect("read");
+        assert!(bytes.windows(marker.len()).any(|window| window == marker), "not in {}", newest.display());
+        assert_eq!(journal.high_water(), Some(2));
+        journal.sync().expect("sync");
+    }
+}
