@@ -1,0 +1,396 @@
+//! Following one hub, for as long as it is configured.
+//!
+//! An attempt goes: credentials, connection, heartbeat (its first answer means "connected"), configuration,
+//! canaries, and for each feed a complete list and then its changes. Whatever ends it, what is known stays, and
+//! the next attempt resumes from the revision known, if the hub's store is still the same one
+//! (Cilium `pkg/clustermesh/remote_cluster.go`, `pkg/kvstore/store/watchstoremgr.go`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll};
+use kvstore::client::{Change, Client, Resume, Update};
+use kvstore::range::KeyRange;
+use pki::client::Connector;
+use pki::{Credentials, Expected, Files, LiveCredentials, PeerIdentity};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use topology::ClusterName;
+use topology::cluster::MaxClusters;
+use topology::record::Origin;
+use topology::record::config::ClusterConfig;
+use topology::record::key::{self, Kind};
+use topology::snapshot::Member;
+use tracing::{info, warn};
+
+use crate::config::HubConfig;
+use crate::dial::{DialError, dial};
+use crate::ids::{IdTaken, Ids};
+use crate::ledger::{Entry, Feed, Ledger, with_causes};
+use crate::view::{Link, Rejections, View};
+
+/// Which hub is followed, and what for.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The hub's cluster.
+    pub cluster: ClusterName,
+    /// The own hub, or a peer's.
+    pub relation: Relation,
+    /// How identities are numbered in this mesh.
+    pub max: MaxClusters,
+    /// Ids of all clusters that this process follows.
+    pub ids: Ids,
+    /// Told after every change of the view.
+    pub changed: Arc<Notify>,
+}
+
+/// What a hub is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// The own hub: its passport must be ours, and it tells the own services too.
+    Own,
+    /// Another cluster's hub.
+    Peer,
+}
+
+/// Why an attempt ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Credentials(pki::files::FileError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Read(#[from] kvstore::client::Error),
+    #[error("the hub has no key {key}; is it the hub of that cluster, and up?")]
+    NoConfig { key: String },
+    #[error("the hub's configuration")]
+    Config(#[source] topology::record::Rejected),
+    #[error(transparent)]
+    IdTaken(#[from] IdTaken),
+    #[error("the hub's configuration gives id {configured}, its passport {attested}")]
+    IdMismatch { configured: topology::ClusterId, attested: topology::ClusterId },
+    #[error("no heartbeat for {} s: the hub's writer is not alive", SILENCE.as_secs())]
+    Silent,
+}
+
+impl Ended {
+    /// True if the hub, or what it says of itself, is not acceptable, rather than out of reach.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.is_refusal(),
+            Self::Read(error) => matches!(error, kvstore::client::Error::PermissionDenied { .. }),
+            Self::Config(_) | Self::IdTaken(_) | Self::IdMismatch { .. } => true,
+            Self::Credentials(_) | Self::NoConfig { .. } | Self::Silent => false,
+        }
+    }
+}
+
+/// A view of a cluster of which nothing is known yet.
+pub fn unknown(cluster: &ClusterName) -> View {
+    View {
+        member: Arc::new(Member::unknown(cluster.clone())),
+        local_services: imbl::OrdMap::new(),
+        local_services_synced: false,
+        link: Link::Joining("not connected yet".to_owned()),
+        rejections: Arc::new(Rejections::default()),
+    }
+}
+
+/// Follows a hub until the future is dropped; the view is kept up to date all the while.
+pub async fn follow(subject: Subject, config: HubConfig, view: watch::Sender<View>) {
+    let mut follower = Follower {
+        resume: BTreeMap::new(),
+        ledger: None,
+        last_heard: None,
+        attempt_succeeded: false,
+        subject,
+        config,
+        view,
+    };
+    let mut backoff = Backoff::default();
+    loop {
+        let ended = follower.attempt().await;
+        follower.report(&ended);
+        if follower.attempt_succeeded {
+            backoff = Backoff::default();
+        }
+        sleep(backoff.next()).await;
+    }
+}
+
+struct Follower {
+    subject: Subject,
+    config: HubConfig,
+    view: watch::Sender<View>,
+    ledger: Option<Ledger>,
+    resume: BTreeMap<Feed, Resume>,
+    last_heard: Option<Instant>,
+    attempt_succeeded: bool,
+}
+
+/// One of the streams of an attempt.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Heartbeat,
+    Canaries,
+    Feed(Feed),
+}
+
+type Updates = SelectAll<BoxStream<'static, (Source, Result<Update, kvstore::client::Error>)>>;
+
+impl Follower {
+    async fn attempt(&mut self) -> Ended {
+        self.attempt_succeeded = false;
+        match self.connect().await {
+            Ok((client, identity)) => self.run(client, &identity).await,
+            Err(ended) => ended,
+        }
+    }
+
+    /// Files are read anew for each attempt: a leaf that was renewed counts from the next connection on, and the
+    /// one that is made stays.
+    async fn connect(&self) -> Result<(Client, Arc<PeerIdentity>), Ended> {
+        let files = Files {
+            certificate: self.config.cert_file.clone(),
+            key: self.config.key_file.clone(),
+            authorities: self.config.trusted_ca_file.clone(),
+            unattested: None,
+        };
+        let credentials = LiveCredentials::fixed(Credentials::from_files(&files).map_err(Ended::Credentials)?);
+        let expected = match self.subject.relation {
+            Relation::Own => Expected::OwnHub,
+            Relation::Peer => Expected::Peer(self.subject.cluster.clone()),
+        };
+        let (channel, identity) = dial(&self.config, &Connector::new(credentials, expected)).await?;
+        Ok((Client::new(channel), identity))
+    }
+
+    async fn run(&mut self, client: Client, identity: &PeerIdentity) -> Ended {
+        match self.try_run(client, identity).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn try_run(
+        &mut self,
+        client: Client,
+        identity: &PeerIdentity,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let mut updates = Updates::new();
+        let mut heartbeat = client.list_watch(KeyRange::prefix(key::HEARTBEAT), None);
+        heartbeat.next().await?;
+        updates.push(heartbeat.into_stream().map(|update| (Source::Heartbeat, update)).boxed());
+        self.heard();
+
+        let config = self.read_config(&client).await?;
+        let (id, config) = ClusterConfig::decode(&config, self.subject.max).map_err(Ended::Config)?;
+        let passport = identity.accepted().and_then(|accepted| accepted.passport.as_ref());
+        if let Some(attested) = passport.map(|passport| passport.uri.id).filter(|attested| *attested != id) {
+            return Err(Ended::IdMismatch { configured: id, attested });
+        }
+        if self.subject.relation == Relation::Peer {
+            self.subject.ids.own_known().await;
+        }
+        self.subject.ids.take(&self.subject.cluster, id)?;
+
+        let cached = config.capabilities.cached;
+        let origin = Origin { cluster: self.subject.cluster.clone(), id, max: self.subject.max };
+        if self.ledger.as_ref().is_none_or(|ledger| !ledger.is_of(&origin, cached)) {
+            self.ledger = Some(Ledger::new(origin.clone(), cached));
+            self.resume.clear();
+        }
+        let feeds = self.feeds(&config);
+        let mut waiting: BTreeSet<Feed> = feeds.iter().copied().collect();
+        let follow = |feed: Feed, resume: Option<Resume>| {
+            let range = KeyRange::prefix(feed.prefix(&origin, cached));
+            let list_watch = client.list_watch(range, resume);
+            list_watch.into_stream().map(move |update| (Source::Feed(feed), update)).boxed()
+        };
+        if config.capabilities.synced_canaries {
+            let canaries = client.list_watch(KeyRange::prefix(key::canaries(&origin.cluster)), None);
+            updates.push(canaries.into_stream().map(|update| (Source::Canaries, update)).boxed());
+        } else {
+            for feed in std::mem::take(&mut waiting) {
+                updates.push(follow(feed, self.resume.get(&feed).copied()));
+            }
+        }
+        self.attempt_succeeded = true;
+        info!(peer = %origin.cluster, id = %origin.id, identity = %identity, "connected to hub");
+        self.publish(Link::Syncing);
+
+        loop {
+            let silence = self.last_heard.map_or(SILENCE, |heard| SILENCE.saturating_sub(heard.elapsed()));
+            let Ok(next) = timeout(silence, updates.next()).await else { return Err(Ended::Silent) };
+            let Some((source, update)) = next else { return Err(Ended::Silent) };
+            let update = update?;
+            match source {
+                Source::Heartbeat => self.heard(),
+                Source::Canaries => {
+                    let seen = keys(&update);
+                    let ready = |feed: &&Feed| seen.contains(canary(**feed, &origin.cluster, cached).as_bytes());
+                    let ready: Vec<Feed> = waiting.iter().filter(ready).copied().collect();
+                    for feed in ready {
+                        waiting.remove(&feed);
+                        updates.push(follow(feed, self.resume.get(&feed).copied()));
+                    }
+                }
+                Source::Feed(feed) => {
+                    self.take(feed, update, client.cluster_id());
+                    let synced = self.ledger.as_ref().is_some_and(|ledger| ledger.is_synced(&feeds));
+                    self.publish(if synced { Link::Fresh } else { Link::Syncing });
+                }
+            }
+        }
+    }
+
+    /// The hub's configuration may appear after the hub itself: it is asked for a while.
+    async fn read_config(&self, client: &Client) -> Result<Vec<u8>, Ended> {
+        let key = key::cluster_config(&self.subject.cluster);
+        for wait in [50, 100, 200, 400, 800, 1600] {
+            if let Some(entry) = client.get(key.clone()).await? {
+                return Ok(entry.value.to_vec());
+            }
+            sleep(Duration::from_millis(wait)).await;
+        }
+        Err(Ended::NoConfig { key })
+    }
+
+    /// What is read of this hub. Endpoint slices are not: balancing uses services, as stock 1.20 does.
+    fn feeds(&self, config: &ClusterConfig) -> Vec<Feed> {
+        let mut feeds = vec![Feed::Records(Kind::Nodes), Feed::Records(Kind::Identities), Feed::Records(Kind::Ip)];
+        match self.subject.relation {
+            Relation::Own => feeds.push(Feed::LocalServices),
+            Relation::Peer if config.capabilities.endpoint_slices_export_mode == "endpointslices-only" => {
+                warn!(peer = %self.subject.cluster, "peer exports endpoint slices only: its services have no backends here");
+            }
+            Relation::Peer => feeds.push(Feed::Records(Kind::Services)),
+        }
+        feeds
+    }
+
+    fn take(&mut self, feed: Feed, update: Update, store: Option<u64>) {
+        let Some(ledger) = &mut self.ledger else { return };
+        let revision = match &update {
+            Update::Reset { entries, revision } => {
+                ledger.reset(feed, entries.iter().map(|e| Entry { key: &e.key, value: Some(&e.value) }));
+                *revision
+            }
+            Update::Changes { changes, revision } => {
+                for change in changes {
+                    ledger.apply(feed, match change {
+                        Change::Put(entry) => Entry { key: &entry.key, value: Some(&entry.value) },
+                        Change::Delete { key, .. } => Entry { key, value: None },
+                    });
+                }
+                *revision
+            }
+            Update::Resumed { revision } => *revision,
+        };
+        if let Some(cluster_id) = store {
+            self.resume.insert(feed, Resume { cluster_id, revision });
+        }
+    }
+
+    fn heard(&mut self) {
+        self.last_heard = Some(Instant::now());
+    }
+
+    fn report(&mut self, ended: &Ended) {
+        let reason = with_causes(ended);
+        let known = self.ledger.as_ref().is_some_and(|ledger| !ledger.member().synced.is_empty());
+        let link = match (known, self.last_heard) {
+            (true, Some(since)) => Link::Stale { since, reason: reason.clone() },
+            _ if ended.is_refusal() => Link::Refused(reason.clone()),
+            _ => Link::Joining(reason.clone()),
+        };
+        let (before, said) = {
+            let view = self.view.borrow();
+            (view.link.word(), view.link.reason() == Some(reason.as_str()))
+        };
+        if !said {
+            let peer = &self.subject.cluster;
+            warn!(%peer, was = before, now = link.word(), error = reason, "hub not followed; what is known of it stays");
+        }
+        self.publish(link);
+    }
+
+    fn publish(&self, link: Link) {
+        self.view.send_modify(|view| {
+            if view.link.word() != link.word() && matches!(link, Link::Fresh) {
+                info!(peer = %self.subject.cluster, was = view.link.word(), "everything the hub says is known");
+            }
+            view.link = link;
+            // After a change of configuration the lists begin anew: what was known stays until they are complete.
+            let replaces = |ledger: &&Ledger| {
+                view.member.id != ledger.member().id
+                    || view.member.synced.iter().all(|kind| ledger.member().synced.contains(kind))
+            };
+            if let Some(ledger) = self.ledger.as_ref().filter(replaces) {
+                view.member = Arc::new(ledger.member().clone());
+                view.local_services = ledger.local_services().clone();
+                view.local_services_synced = ledger.is_synced(&[Feed::LocalServices]);
+                if *view.rejections != *ledger.rejections() {
+                    view.rejections = Arc::new(ledger.rejections().clone());
+                }
+            }
+        });
+        self.subject.changed.notify_one();
+    }
+}
+
+/// The key whose presence says that a feed is complete. Local services have none of their own: our hub writes
+/// everything before the first canary, and the services' canary stands for both.
+fn canary(feed: Feed, cluster: &ClusterName, cached: bool) -> String {
+    let kind = match feed {
+        Feed::Records(kind) => kind,
+        Feed::LocalServices => Kind::Services,
+    };
+    if cached { kind.cache_canary(cluster) } else { kind.canary(cluster) }
+}
+
+fn keys(update: &Update) -> BTreeSet<&[u8]> {
+    match update {
+        Update::Reset { entries, .. } => entries.iter().map(|entry| entry.key.as_ref()).collect(),
+        Update::Changes { changes, .. } => changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Put(entry) => Some(entry.key.as_ref()),
+                Change::Delete { .. } => None,
+            })
+            .collect(),
+        Update::Resumed { .. } => BTreeSet::new(),
+    }
+}
+
+/// Waits between attempts: doubling, with a random part so that many clients do not come at once.
+struct Backoff {
+    next: Duration,
+    random: RandomState,
+    count: u64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Duration::from_millis(50), random: RandomState::new(), count: 0 }
+    }
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(LONGEST_WAIT);
+        self.count += 1;
+        let percent = u32::try_from(self.random.hash_one(self.count) % 50).unwrap_or(0);
+        wait * (75 + percent) / 100
+    }
+}
+
+/// Stock clients give a hub 120 s without a heartbeat (Cilium `pkg/kvstore/etcd.go`).
+const SILENCE: Duration = Duration::from_secs(120);
+/// A hub that comes back is found within this.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,343 @@
+//! One cluster's records as they come in: each is checked against where it comes from, and then changes the
+//! cluster's state, or is refused. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use topology::record::ip::IpEntry;
+use topology::record::key::{self, Kind};
+use topology::record::local::LocalService;
+use topology::record::node::Node;
+use topology::record::service::RemoteService;
+use topology::record::slice::SliceValue;
+use topology::record::{Origin, Rejected, identity};
+use topology::snapshot::Member;
+use topology::{NodeName, ServiceName};
+
+use crate::view::Rejections;
+
+/// A stream of records that is listed and watched on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feed {
+    /// Records that clusters exchange.
+    Records(Kind),
+    /// The cluster's own services, for its own agents.
+    LocalServices,
+}
+
+/// One cluster's state as its records have made it.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    origin: Origin,
+    cached: bool,
+    member: Member,
+    local_services: OrdMap<ServiceName, Arc<LocalService>>,
+    synced_local_services: bool,
+    rejections: Rejections,
+}
+
+/// A change of one key, or a key of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// The whole key.
+    pub key: &'a [u8],
+    /// The new value; `None` if the key is gone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl Feed {
+    /// The prefix, with its final slash, under which a hub keeps this feed of `cluster`; `cached` if the hub is
+    /// a mirror.
+    pub fn prefix(self, origin: &Origin, cached: bool) -> String {
+        match self {
+            Self::Records(kind) if cached => kind.cache_prefix(&origin.cluster),
+            Self::Records(kind) => kind.state_prefix(&origin.cluster),
+            Self::LocalServices => key::LOCAL_SERVICES.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Records(kind) => kind.fmt(f),
+            Self::LocalServices => f.write_str("local services"),
+        }
+    }
+}
+
+impl Ledger {
+    /// The state of a cluster of which nothing is known yet.
+    pub fn new(origin: Origin, cached: bool) -> Self {
+        let member = Member { id: Some(origin.id), ..Member::unknown(origin.cluster.clone()) };
+        Self {
+            origin,
+            cached,
+            member,
+            local_services: OrdMap::new(),
+            synced_local_services: false,
+            rejections: Rejections::default(),
+        }
+    }
+
+    /// Takes a complete list of a feed: what is not in it is gone. A key whose value is refused keeps the value
+    /// that was known before, so that a peer's bad write takes nothing away. O(list + known).
+    pub fn reset<'a>(&mut self, feed: Feed, entries: impl IntoIterator<Item = Entry<'a>>) {
+        let prefix = feed.prefix(&self.origin, self.cached);
+        let mut seen = BTreeSet::new();
+        for entry in entries {
+            if let Some(suffix) = suffix(&prefix, entry.key) {
+                seen.insert(suffix.to_owned());
+            }
+            self.apply(feed, entry);
+        }
+        for gone in self.known(feed).into_iter().filter(|suffix| !seen.contains(suffix)) {
+            self.remove(feed, &gone);
+        }
+        match feed {
+            Feed::Records(kind) if !self.member.synced.contains(&kind) => self.member.synced.push(kind),
+            Feed::Records(_) => {}
+            Feed::LocalServices => self.synced_local_services = true,
+        }
+    }
+
+    /// Takes a change of one key. A refused value is counted, and the value known before stays.
+    pub fn apply(&mut self, feed: Feed, entry: Entry<'_>) {
+        let prefix = feed.prefix(&self.origin, self.cached);
+        let Some(suffix) = suffix(&prefix, entry.key) else {
+            let found = String::from_utf8_lossy(entry.key).into_owned();
+            self.rejections.add(&feed.to_string(), &found, format!("key is not below {prefix}"));
+            return;
+        };
+        let outcome = match entry.value {
+            Some(value) => self.upsert(feed, suffix, value),
+            None => {
+                self.remove(feed, suffix);
+                Ok(())
+            }
+        };
+        if let Err(rejected) = outcome {
+            let reason = with_causes(&rejected);
+            tracing::warn!(cluster = %self.origin.cluster, key = %format_args!("{prefix}{suffix}"), reason, "record refused");
+            self.rejections.add(&feed.to_string(), &format!("{prefix}{suffix}"), reason);
+        }
+    }
+
+    /// True if this is the state of just that cluster, read from just there.
+    pub fn is_of(&self, origin: &Origin, cached: bool) -> bool {
+        self.origin.cluster == origin.cluster && self.origin.id == origin.id && self.cached == cached
+    }
+
+    /// The cluster's records.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// The cluster's own services.
+    pub fn local_services(&self) -> &OrdMap<ServiceName, Arc<LocalService>> {
+        &self.local_services
+    }
+
+    /// Records that were not taken.
+    pub fn rejections(&self) -> &Rejections {
+        &self.rejections
+    }
+
+    /// True if a complete list of every one of `feeds` has been taken.
+    pub fn is_synced(&self, feeds: &[Feed]) -> bool {
+        feeds.iter().all(|feed| match feed {
+            Feed::Records(kind) => self.member.synced.contains(kind),
+            Feed::LocalServices => self.synced_local_services,
+        })
+    }
+
+    fn upsert(&mut self, feed: Feed, suffix: &str, value: &[u8]) -> Result<(), Rejected> {
+        let origin = &self.origin;
+        match feed {
+            Feed::Records(Kind::Nodes) => {
+                let node = Node::decode(origin, suffix, value)?;
+                self.member.nodes.insert(node.name.clone(), Arc::new(node));
+            }
+            Feed::Records(Kind::Services) => match RemoteService::decode(origin, suffix, value)? {
+                Some(service) => {
+                    self.member.services.insert(service.name.clone(), Arc::new(service));
+                }
+                None => self.remove(feed, suffix),
+            },
+            Feed::Records(Kind::Identities) => {
+                let number = identity::decode_key(origin, suffix)?;
+                let labels = identity::decode_value(origin, value)?;
+                self.member.identities.insert(number, Arc::new(labels));
+            }
+            Feed::Records(Kind::Ip) => {
+                let entry = IpEntry::decode(origin, suffix, value)?;
+                self.member.addresses.insert(entry.block, Arc::new(entry));
+            }
+            // Counted and checked; balancing uses services, as stock 1.20 does.
+            Feed::Records(Kind::EndpointSlices) => {
+                SliceValue::decode_record(origin, suffix, value)?;
+            }
+            Feed::Records(Kind::ServiceExports) => {}
+            Feed::LocalServices => {
+                let service = LocalService::decode(suffix, value)?;
+                self.local_services.insert(service.name.clone(), Arc::new(service));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removing what is not known changes nothing.
+    fn remove(&mut self, feed: Feed, suffix: &str) {
+        match feed {
+            Feed::Records(Kind::Nodes) => {
+                if let Ok(name) = suffix.parse::<NodeName>() {
+                    self.member.nodes.remove(&name);
+                }
+            }
+            Feed::Records(Kind::Services) => {
+                if let Ok(name) = suffix.parse::<ServiceName>() {
+                    self.member.services.remove(&name);
+                }
+            }
+            Feed::Records(Kind::Identities) => {
+                if let Ok(number) = identity::decode_key(&self.origin, suffix) {
+                    self.member.identities.remove(&number);
+                }
+            }
+            Feed::Records(Kind::Ip) => {
+                if let Some(block) = block_of(suffix) {
+                    self.member.addresses.remove(&block);
+                }
+            }
+            Feed::Records(Kind::EndpointSlices | Kind::ServiceExports) => {}
+            Feed::LocalServices => {
+                if let Ok(name) = suffix.parse::<ServiceName>() {
+                    self.local_services.remove(&name);
+                }
+            }
+        }
+    }
+
+    fn known(&self, feed: Feed) -> Vec<String> {
+        match feed {
+            Feed::Records(Kind::Nodes) => self.member.nodes.keys().map(ToString::to_string).collect(),
+            Feed::Records(Kind::Services) => self.member.services.keys().map(ToString::to_string).collect(),
+            Feed::Records(Kind::Identities) => self.member.identities.keys().map(ToString::to_string).collect(),
+            Feed::Records(Kind::Ip) => self.member.addresses.keys().map(key_of_block).collect(),
+            Feed::Records(Kind::EndpointSlices | Kind::ServiceExports) => Vec::new(),
+            Feed::LocalServices => self.local_services.keys().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+fn suffix<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(key).ok()?.strip_prefix(prefix).filter(|suffix| !suffix.is_empty())
+}
+
+/// The block that an `ip` key stands for: an address, or an address and a length.
+fn block_of(suffix: &str) -> Option<ipnet::IpNet> {
+    match suffix.contains('/') {
+        true => suffix.parse().ok(),
+        false => topology::block::parse_address(suffix).map(ipnet::IpNet::from),
+    }
+}
+
+fn key_of_block(block: &ipnet::IpNet) -> String {
+    if block.prefix_len() == block.max_prefix_len() { block.addr().to_string() } else { block.to_string() }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use topology::cluster::{ClusterId, MaxClusters};
+
+    const SERVICES: Feed = Feed::Records(Kind::Services);
+
+    fn ledger() -> Ledger {
+        let origin = Origin {
+            cluster: "north".parse().expect("a name"),
+            id: ClusterId::try_from(9).expect("an id"),
+            max: MaxClusters::N255,
+        };
+        Ledger::new(origin, false)
+    }
+
+    fn service(name: &str, backend: &str) -> (Vec<u8>, Vec<u8>) {
+        let value = format!(
+            r#"{{"cluster":"north","namespace":"shop","name":"{name}","frontends":{{}},"backends":{{"{backend}":{{"":{{"Protocol":"TCP","Port":80}}}}}},"labels":{{}},"selector":{{}},"includeExternal":true,"shared":true,"clusterID":9}}"#
+        );
+        (format!("cilium/state/services/v1/north/shop/{name}").into_bytes(), value.into_bytes())
+    }
+
+    fn entry(pair: &(Vec<u8>, Vec<u8>)) -> Entry<'_> {
+        Entry { key: &pair.0, value: Some(&pair.1) }
+    }
+
+    #[test]
+    fn a_complete_list_takes_away_what_is_not_in_it() {
+        let (a, b) = (service("a", "10.9.0.1"), service("b", "10.9.0.2"));
+        let mut ledger = ledger();
+        ledger.reset(SERVICES, [entry(&a), entry(&b)]);
+        assert_eq!(ledger.member().services.len(), 2);
+        ledger.reset(SERVICES, [entry(&b)]);
+        let names: Vec<String> = ledger.member().services.keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["shop/b"]);
+        assert!(ledger.is_synced(&[SERVICES]));
+        assert!(!ledger.is_synced(&[SERVICES, Feed::LocalServices]));
+    }
+
+    #[test]
+    fn a_refused_value_keeps_the_one_before_also_in_a_list() {
+        let good = service("a", "10.9.0.1");
+        let bad = (good.0.clone(), b"not json".to_vec());
+        let mut ledger = ledger();
+        ledger.apply(SERVICES, entry(&good));
+        ledger.apply(SERVICES, entry(&bad));
+        ledger.reset(SERVICES, [entry(&bad)]);
+        assert_eq!(ledger.member().services.len(), 1);
+        let rejections = ledger.rejections();
+        assert_eq!(rejections.count.get("services"), Some(&2));
+        let last = rejections.last.back().expect("it is kept in full");
+        assert_eq!(last.key, "cilium/state/services/v1/north/shop/a");
+        assert!(last.reason.starts_with("value is not the expected JSON: expected"), "{}", last.reason);
+    }
+
+    #[test]
+    fn blocks_and_addresses_have_keys() {
+        let north = |suffix: &str| format!("cilium/state/ip/v1/default/{suffix}").into_bytes();
+        let value = br#"{"IP":"fd00:9::5","Mask":null,"HostIP":"","ID":589825,"Key":0,"Metadata":""}"#;
+        let mut ledger = ledger();
+        let feed = Feed::Records(Kind::Ip);
+        let key = north("fd00:9::5");
+        ledger.apply(feed, Entry { key: &key, value: Some(value) });
+        assert_eq!(ledger.member().addresses.len(), 1);
+        ledger.apply(feed, Entry { key: &key, value: None });
+        ledger.apply(feed, Entry { key: &north("10.9.0.0/24"), value: None });
+        ledger.apply(feed, Entry { key: &north("nonsense"), value: None });
+        assert_eq!((ledger.member().addresses.len(), ledger.rejections()), (0, &Rejections::default()));
+    }
+
+    #[test]
+    fn rejections_are_kept_in_full_only_for_the_last() {
+        let mut ledger = ledger();
+        for n in 0..100 {
+            let key = format!("cilium/state/nodes/v1/north/n{n}").into_bytes();
+            ledger.apply(Feed::Records(Kind::Nodes), Entry { key: &key, value: Some(b"{}") });
+        }
+        assert_eq!(ledger.rejections().count.get("nodes"), Some(&100));
+        assert_eq!(ledger.rejections().last.len(), 20);
+    }
+}
