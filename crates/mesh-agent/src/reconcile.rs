@@ -1,0 +1,229 @@
+//! The loop that makes the maps hold what the sources say: by change, and by timer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_runtime::{BlockReady, Chain};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::desired::{Desired, desired, probe_targets};
+use crate::image::Image;
+use crate::maps::Maps;
+use crate::plan::Plan;
+use crate::probe::prober::Targets;
+use crate::programmer::Programmer;
+use crate::sources::Sources;
+use crate::status::{Reconciled, Shown};
+
+/// Owns the maps and keeps them as the sources want them.
+#[derive(Debug)]
+pub struct Reconciler<M> {
+    sources: Sources,
+    changed: Arc<Notify>,
+    programmer: Programmer<M>,
+    /// What the maps held at the start: kept for clusters that are not heard from yet.
+    restored: Image,
+    /// Ids of clusters that have told everything since the start: nothing restored counts for them any more.
+    settled: BTreeSet<u16>,
+    shown: watch::Sender<Option<Arc<Shown>>>,
+    targets: watch::Sender<Targets>,
+    reconciled: Reconciled,
+    metrics: Metrics,
+    ready: Option<BlockReady>,
+    retry: Retry,
+}
+
+/// What the loop counts.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    runs: Counter,
+    written: Counter,
+    failures: Counter,
+    drift: Counter,
+    frontends: Gauge,
+    backends: Gauge,
+    addresses: Gauge,
+    free_slots: Gauge,
+    conflicts: Gauge,
+}
+
+/// When failed steps are tried again.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    wait: Duration,
+    at: Option<Instant>,
+}
+
+impl<M: Maps> Reconciler<M> {
+    /// Takes over `maps` as they are. `ready` is given up after the first run.
+    ///
+    /// Fails if the maps cannot be read.
+    pub fn new(
+        sources: Sources,
+        changed: Arc<Notify>,
+        maps: M,
+        metrics: Metrics,
+        ready: BlockReady,
+    ) -> Result<Self, crate::maps::MapError> {
+        let programmer = Programmer::recover(maps)?;
+        let restored = programmer.applied().clone();
+        info!(
+            frontends = restored.frontends.len(),
+            backends = programmer.backends(),
+            addresses = restored.ipcache.len(),
+            "maps read back from the kernel"
+        );
+        Ok(Self {
+            sources,
+            changed,
+            programmer,
+            restored,
+            settled: BTreeSet::new(),
+            shown: watch::Sender::new(None),
+            targets: watch::Sender::new(Targets::new()),
+            reconciled: Reconciled::never("the first complete lists of the own hub"),
+            metrics,
+            ready: Some(ready),
+            retry: Retry { wait: Retry::FIRST, at: None },
+        })
+    }
+
+    /// What the pages show, renewed with each run.
+    pub fn shown(&self) -> watch::Receiver<Option<Arc<Shown>>> {
+        self.shown.subscribe()
+    }
+
+    /// Whom the probes should ask, renewed with each run.
+    pub fn targets(&self) -> watch::Receiver<Targets> {
+        self.targets.subscribe()
+    }
+
+    /// Runs until the future is dropped. The maps stay as they are then: traffic outlives the agent.
+    ///
+    /// Fails if the maps cannot be read at an audit.
+    pub async fn run(mut self) -> Result<std::convert::Infallible, crate::maps::MapError> {
+        let mut audit = Instant::now() + AUDIT;
+        loop {
+            self.reconcile();
+            let wake = [Some(audit), self.retry.at, self.programmer.next_release()].into_iter().flatten().min();
+            // Both arms are cancel-safe: a notification that is not taken stays.
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(wake.unwrap_or(audit)) => {}
+            }
+            if Instant::now() >= audit {
+                self = self.audit()?;
+                audit = Instant::now() + AUDIT;
+            }
+        }
+    }
+
+    fn reconcile(&mut self) {
+        let started = Instant::now();
+        let heard = self.sources.heard();
+        if !heard.own_synced {
+            self.show(heard, Desired::default());
+            return;
+        }
+        let mut wanted = desired(&heard.snapshot);
+        self.settled.extend(&heard.synced_ids);
+        if heard.unheard.is_empty() {
+            self.restored = Image::default();
+        }
+        wanted.image.keep_unheard(&self.restored, &self.settled);
+        let plan = Plan::between(self.programmer.applied(), &wanted.image);
+        if !plan.is_empty() {
+            debug!(
+                frontends = plan.set_frontends.len(),
+                gone = plan.remove_frontends.len(),
+                addresses = plan.set_addresses.len() + plan.remove_addresses.len(),
+                "maps change"
+            );
+        }
+        let outcome = self.programmer.apply(plan, started);
+        for failure in outcome.failures.iter().filter(|f| !self.reconciled.failures.contains(f)) {
+            warn!(error = failure, "map entry not written, it is tried again");
+        }
+        self.retry.after(outcome.failures.is_empty());
+        self.metrics.runs.inc();
+        self.metrics.written.inc_by(outcome.done as u64);
+        self.metrics.failures.inc_by(outcome.failures.len() as u64);
+        self.reconciled.ran(started, outcome);
+        let targets = probe_targets(&heard.snapshot);
+        self.targets.send_if_modified(|before| {
+            let changed = *before != targets;
+            *before = targets;
+            changed
+        });
+        if self.ready.take().is_some() {
+            info!(frontends = self.programmer.applied().frontends.len(), "maps hold what the own hub says");
+        }
+        self.show(heard, wanted);
+    }
+
+    fn show(&self, heard: crate::sources::Heard, wanted: Desired) {
+        let gauge = |gauge: &Gauge, n: usize| {
+            gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
+        };
+        gauge(&self.metrics.frontends, self.programmer.applied().frontends.len());
+        gauge(&self.metrics.backends, self.programmer.backends());
+        gauge(&self.metrics.addresses, self.programmer.applied().ipcache.len());
+        gauge(&self.metrics.free_slots, self.programmer.available_slots() as usize);
+        gauge(&self.metrics.conflicts, wanted.conflicts.len());
+        let shown = Shown::new(heard, wanted, &self.programmer, self.reconciled.clone());
+        self.shown.send_replace(Some(Arc::new(shown)));
+    }
+
+    fn audit(self) -> Result<Self, crate::maps::MapError> {
+        let (programmer, drift) = self.programmer.audit().inspect_err(|error| {
+            warn!(error = %Chain(error), "maps cannot be read back");
+        })?;
+        if drift > 0 {
+            warn!(entries = drift, "maps were changed by somebody else; they are mended");
+        }
+        self.metrics.drift.inc_by(drift as u64);
+        let mut reconciled = self.reconciled;
+        reconciled.drift += drift as u64;
+        Ok(Self { programmer, reconciled, ..self })
+    }
+}
+
+impl Metrics {
+    /// Registers the metrics; the owner gives the prefix.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("reconcile_runs", "Runs of the reconcile loop", metrics.runs.clone());
+        registry.register("map_writes", "Map entries written or removed", metrics.written.clone());
+        registry.register("map_write_failures", "Map operations that failed", metrics.failures.clone());
+        registry.register("map_drift", "Map entries that an audit had to mend", metrics.drift.clone());
+        registry.register("frontends", "Frontends in the maps", metrics.frontends.clone());
+        registry.register("backends", "Backends in the maps", metrics.backends.clone());
+        registry.register("ipcache_entries", "Addresses with an identity in the maps", metrics.addresses.clone());
+        registry.register("free_slots", "Slots that no service uses", metrics.free_slots.clone());
+        registry.register("conflicts", "Claims to one frontend or address that were not granted", metrics.conflicts.clone());
+        metrics
+    }
+}
+
+impl Retry {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(30);
+
+    fn after(&mut self, success: bool) {
+        if success {
+            *self = Self { wait: Self::FIRST, at: None };
+        } else {
+            self.at = Some(Instant::now() + self.wait);
+            self.wait = (self.wait * 2).min(Self::LONGEST);
+        }
+    }
+}
+
+/// How often the kernel's maps are read back and compared.
+const AUDIT: Duration = Duration::from_secs(60);
