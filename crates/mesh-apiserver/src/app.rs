@@ -1,0 +1,184 @@
+//! The process: command line, wiring, status page.
+
+pub mod args;
+pub mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use kvstore::{Store, StoreOptions};
+use mesh_runtime::{Admin, AdminPages, Readiness, Shutdown, TaskSet};
+use pki::server::Acceptor;
+use pki::{Files, LiveCredentials, Reloader};
+use prometheus_client::registry::Registry;
+use tracing::{info, warn};
+
+pub use self::args::Args;
+use self::status::Status;
+use crate::etcd_api::{self, Limits};
+use crate::export::Cluster;
+use crate::hub::{self, Hub};
+use crate::serve::clients::Clients;
+use crate::serve::{self, Server, Service};
+use crate::source::{ManifestSource, SourceSpec};
+
+/// A hub that has bound its ports and is ready to run.
+pub struct Bound {
+    /// Where the API is served.
+    pub hub_address: SocketAddr,
+    /// Where the admin pages are served.
+    pub admin_address: SocketAddr,
+    parts: Parts,
+    shutdown: Shutdown,
+}
+
+/// Holds what the tasks will own.
+struct Parts {
+    hub: Hub,
+    source: ManifestSource,
+    store: Store,
+    server: Server,
+    service: Service,
+    reloader: Reloader,
+    admin: Admin,
+    registry: Registry,
+    readiness: Readiness,
+    status: Status,
+}
+
+/// Opens the store, reads the certificates and binds the ports. Nothing is served yet.
+///
+/// Fails with what is wrong and where; nothing is left behind.
+pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
+    let cluster = Cluster {
+        name: args.cluster_name.clone(),
+        id: args.cluster_id,
+        max: args.max_connected_clusters,
+        global_namespaces: args.global_namespaces_by_default,
+    };
+    if u32::from(cluster.id) > cluster.max.get() {
+        bail!("cluster id {} is above --max-connected-clusters {}", cluster.id, cluster.max.get());
+    }
+    let files = Files::in_dir(&args.tls_dir);
+    let (credentials, reloader) = LiveCredentials::watch(files)
+        .with_context(|| format!("load certificates from {}", args.tls_dir.display()))?;
+    check_passport(&cluster, &credentials)?;
+
+    let directory = args.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&directory, StoreOptions::default()));
+    let store = opened.await?.with_context(|| format!("open the store in {}", args.data_dir.display()))?;
+
+    let SourceSpec::Manifests(folder) = args.source.clone();
+    let source = ManifestSource::open(folder).await?;
+    let server =
+        Server::bind(args.listen).await.with_context(|| format!("bind the API to {}", args.listen))?;
+    let admin = Admin::bind(args.admin_listen).await;
+    let admin = admin.with_context(|| format!("bind the admin port to {}", args.admin_listen))?;
+
+    let mut registry = Registry::with_prefix("mesh_apiserver");
+    let clients = Clients::default();
+    kvstore::metrics::register(&store, &mut registry);
+    let hub = Hub::new(cluster.clone(), store.clone(), hub::metrics::Metrics::register(&mut registry));
+    let service = Service {
+        cluster: cluster.name.clone(),
+        acceptor: Acceptor::new(credentials.clone()),
+        routes: etcd_api::routes(store.clone(), Limits::default()),
+        limits: Limits::default(),
+        clients: clients.clone(),
+        metrics: serve::metrics::Metrics::register(&mut registry, &clients),
+    };
+    let status = Status {
+        cluster,
+        region: args.region,
+        store: store.clone(),
+        report: hub.report(),
+        credentials,
+        clients,
+        started: jiff::Timestamp::now(),
+    };
+    let readiness = Readiness::new();
+    Ok(Bound {
+        hub_address: server.address(),
+        admin_address: admin.address(),
+        parts: Parts { hub, source, store, server, service, reloader, admin, registry, readiness, status },
+        shutdown,
+    })
+}
+
+impl Bound {
+    /// Runs until the shutdown is requested. Fails if a task does.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Parts { hub, source, store, server, service, reloader, admin, registry, readiness, status } =
+            self.parts;
+        let shutdown = self.shutdown;
+        info!(
+            cluster = %status.cluster.name,
+            id = %status.cluster.id,
+            hub = %self.hub_address,
+            admin = %self.admin_address,
+            certificate = status.credentials.current().subject(),
+            "hub started"
+        );
+        let ready = readiness.block("first complete set of records");
+        let pages = AdminPages {
+            readiness,
+            registry: Arc::new(registry),
+            status: Arc::new(move || status.show()),
+            extra: Router::new(),
+        };
+        let mut tasks = TaskSet::new(shutdown.clone());
+        let until = shutdown.clone();
+        tasks.spawn("hub", async move { Ok(hub.run(source, ready, until).await?) });
+        tasks.spawn("api", server.serve(service, shutdown.clone()));
+        tasks.spawn("admin", admin.serve(pages, shutdown.clone()));
+        let (until, maintained) = (shutdown.clone(), store.clone());
+        tasks.spawn("store", async move {
+            // Both arms may be dropped between two steps of theirs.
+            tokio::select! {
+                failed = maintained.maintain() => failed.map(|never| match never {}).context("maintain the store"),
+                () = until.requested() => Ok(()),
+            }
+        });
+        tasks.spawn("certificates", async move {
+            // A reload that is under way is lost, and the process ends anyway.
+            tokio::select! {
+                ended = reloader.run() => ended.context("follow the certificate files"),
+                () = shutdown.requested() => Ok(()),
+            }
+        });
+        let outcome = tasks.run(DRAIN).await;
+        // Also after a failure: what is written is to be on disk.
+        if let Err(error) = store.close().await {
+            warn!(error = %mesh_runtime::Chain(&error), "close the store");
+        }
+        Ok(outcome?)
+    }
+}
+
+/// A hub with another cluster's certificate would be refused by everyone, and would not know its own agents.
+fn check_passport(cluster: &Cluster, credentials: &LiveCredentials) -> anyhow::Result<()> {
+    let current = credentials.current();
+    match current.passport() {
+        Some(passport) if passport.uri.cluster != cluster.name || passport.uri.id != cluster.id => bail!(
+            "the certificate's passport is that of cluster {} with id {}, expected cluster {} with id {}: \
+             check --cluster-name, --cluster-id and --tls-dir",
+            passport.uri.cluster,
+            passport.uri.id,
+            cluster.name,
+            cluster.id
+        ),
+        Some(_) => {}
+        None => warn!(
+            certificate = current.subject(),
+            "tls.crt holds no passport after the leaf: own agents and administrators cannot be told from others and \
+             are refused"
+        ),
+    }
+    Ok(())
+}
+
+/// Time for tasks to end after the shutdown was requested.
+const DRAIN: Duration = Duration::from_secs(5);

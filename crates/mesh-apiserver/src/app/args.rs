@@ -1,0 +1,98 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use mesh_runtime::LogFormat;
+use topology::cluster::MaxClusters;
+use topology::{ClusterId, ClusterName};
+
+use crate::source::SourceSpec;
+
+/// The hub of a cluster: turns Kubernetes objects into mesh records and serves them to agents and other clusters.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "mesh-apiserver", version)]
+pub struct Args {
+    /// Name of the cluster: 1 to 32 of a-z, 0-9 and '-', unique in the mesh
+    #[arg(long, env = "MESH_APISERVER_CLUSTER_NAME")]
+    pub cluster_name: ClusterName,
+
+    /// Id of the cluster: 1 to 255 (or 511), unique in the mesh
+    #[arg(long, env = "MESH_APISERVER_CLUSTER_ID")]
+    pub cluster_id: ClusterId,
+
+    /// How many clusters the mesh can have, 255 or 511; equal in all clusters, and never changed
+    #[arg(long, env = "MESH_APISERVER_MAX_CONNECTED_CLUSTERS", default_value = "255", value_parser = max_clusters)]
+    pub max_connected_clusters: MaxClusters,
+
+    /// Where objects come from: `manifests:FOLDER`, a folder of Kubernetes YAML, which is watched
+    #[arg(long, env = "MESH_APISERVER_SOURCE")]
+    pub source: SourceSpec,
+
+    /// Directory of the store; made if it is not there
+    #[arg(long, env = "MESH_APISERVER_DATA_DIR")]
+    pub data_dir: PathBuf,
+
+    /// Directory with tls.crt (leaf, then passport), tls.key and ca.crt (accepted roots); watched and reloaded
+    #[arg(long, env = "MESH_APISERVER_TLS_DIR")]
+    pub tls_dir: PathBuf,
+
+    /// Address of the etcd API, over mutual TLS
+    #[arg(long, env = "MESH_APISERVER_LISTEN", default_value = "[::]:2379")]
+    pub listen: SocketAddr,
+
+    /// Address of /livez, /readyz, /status and /metrics, without TLS
+    #[arg(long, env = "MESH_APISERVER_ADMIN_LISTEN", default_value = "127.0.0.1:9980")]
+    pub admin_listen: SocketAddr,
+
+    /// Region of the cluster, shown in /status
+    #[arg(long, env = "MESH_APISERVER_REGION")]
+    pub region: Option<String>,
+
+    /// Whether a namespace takes part that is not annotated clustermesh.cilium.io/global
+    #[arg(
+        long,
+        env = "MESH_APISERVER_GLOBAL_NAMESPACES_BY_DEFAULT",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub global_namespaces_by_default: bool,
+
+    /// How log lines look
+    #[arg(long, env = "MESH_APISERVER_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+fn max_clusters(text: &str) -> Result<MaxClusters, String> {
+    match text {
+        "255" => Ok(MaxClusters::N255),
+        "511" => Ok(MaxClusters::N511),
+        _ => Err("expected 255 or 511".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+        let required =
+            ["--cluster-name", "paris", "--cluster-id", "1", "--source", "manifests:/m", "--data-dir", "/d"];
+        let args = |more: &[&str]| {
+            let all = ["mesh-apiserver"].into_iter().chain(required).chain(["--tls-dir", "/t"]);
+            Args::try_parse_from(all.chain(more.iter().copied()))
+        };
+        let parsed = args(&[]).expect("the required flags");
+        assert!(parsed.global_namespaces_by_default);
+        assert_eq!(parsed.listen.to_string(), "[::]:2379");
+        let off = args(&["--global-namespaces-by-default", "false"]).expect("a flag with a value");
+        assert!(!off.global_namespaces_by_default);
+        for bad in [["--cluster-id", "0"], ["--max-connected-clusters", "300"], ["--source", "etcd:x"]] {
+            assert!(args(&bad).is_err(), "{bad:?}");
+        }
+    }
+}

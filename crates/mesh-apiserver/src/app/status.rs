@@ -1,0 +1,77 @@
+//! What `/status` shows.
+
+use jiff::Timestamp;
+use kvstore::{KeyRange, Store};
+use pki::LiveCredentials;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use topology::record::{Kind, key};
+
+use crate::export::Cluster;
+use crate::hub::report::Report;
+use crate::serve::clients::Clients;
+
+/// Where the status page gets its facts.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The own cluster.
+    pub cluster: Cluster,
+    /// Its region, if given.
+    pub region: Option<String>,
+    /// The store.
+    pub store: Store,
+    /// The hub at its last update.
+    pub report: watch::Receiver<Report>,
+    /// The own certificate.
+    pub credentials: LiveCredentials,
+    /// Who is connected.
+    pub clients: Clients,
+    /// When the process started.
+    pub started: Timestamp,
+}
+
+impl Status {
+    /// The page at this moment. O(keys in the store).
+    pub fn show(&self) -> Value {
+        let snapshot = self.store.snapshot();
+        let count = |prefix: &str| snapshot.range(&KeyRange::prefix(prefix.to_owned())).count();
+        let mut records: serde_json::Map<String, Value> = Kind::ALL
+            .iter()
+            .map(|kind| {
+                (kind.segment().to_owned(), Value::from(count(&kind.state_prefix(&self.cluster.name))))
+            })
+            .collect();
+        records.insert("local services".to_owned(), Value::from(count(key::LOCAL_SERVICES)));
+        let heartbeat = snapshot.get(key::HEARTBEAT.as_bytes());
+        let heartbeat = heartbeat.map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
+        let credentials = self.credentials.current();
+        let report = self.report.borrow().clone();
+        json!({
+            "cluster": self.cluster.name,
+            "id": self.cluster.id,
+            "region": self.region,
+            "version": env!("CARGO_PKG_VERSION"),
+            "started": self.started,
+            "revision": snapshot.revision(),
+            "heartbeat": heartbeat,
+            "store": {
+                "clusterId": format!("{:x}", self.store.cluster_id()),
+                "keys": snapshot.len(),
+                "compactRevision": snapshot.compacted(),
+            },
+            "source": report.source,
+            "objects": report.objects,
+            "records": records,
+            "publishedRevision": report.published_revision,
+            "identities": { "allocated": report.identities_allocated, "available": report.identities_available },
+            "certificate": {
+                "subject": credentials.subject(),
+                "expires": Timestamp::try_from(credentials.expires()).ok(),
+                "problem": self.credentials.problem(),
+            },
+            "clients": self.clients.connected(),
+            "refused": self.clients.lately_refused(),
+            "findings": report.findings,
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! etcd's v3 gRPC API over the store.
+//!
+//! ```text
+//!   TLS connection ─> serve(io, routes, grants) ─> KV.Range      ─> Snapshot
+//!                                                  KV.Put, Txn…  ─> Store::transact, then synced
+//!                                                  Watch.Watch   ─> Session: one task a stream,
+//!                                                                   one cursor a watch
+//! ```
+//!
+//! What stock ClusterMesh clients and `etcdctl` use, with etcd's codes and texts. Where a feature is not built
+//! (granting leases), the answer is `Unimplemented` and says so. [`Grants`] come with the connection: a request
+//! without them is refused.
+
+mod connection;
+mod counts;
+mod grants;
+mod inspect;
+mod kv;
+mod lease;
+mod plain;
+mod range;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod txn;
+mod watch;
+
+pub use connection::{ConnectionError, serve};
+pub use grants::Grants;
+
+use counts::Counts;
+use kvstore::{
+    Store,
+    proto::etcdserverpb::{
+        ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    },
+};
+use std::sync::Arc;
+use tonic::service::Routes;
+
+/// Bounds of what clients may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest request message on the wire; etcd's is 1.5 MiB and 512 KiB for the rest of the message.
+    pub message_bytes: usize,
+    /// Longest put, delete or transaction; etcd's `--max-request-bytes`.
+    pub request_bytes: usize,
+    /// Most comparisons, and most operations in each branch, of a transaction; etcd's `--max-txn-ops`.
+    pub txn_operations: usize,
+    /// Most watches on one stream.
+    pub watches_per_stream: usize,
+    /// Most streams (calls under way) on one connection.
+    pub streams_per_connection: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 2 << 20,
+            request_bytes: 3 << 19,
+            txn_operations: 128,
+            watches_per_stream: 1000,
+            streams_per_connection: 256,
+        }
+    }
+}
+
+/// The API as a service for one or many connections; clones share the store.
+///
+/// Each request must carry an `Arc<Grants>` in its extensions; [`serve`] puts it there.
+pub fn routes(store: Store, limits: Limits) -> axum::Router {
+    let api = Api { store, limits, counts: Arc::default() };
+    let most = limits.message_bytes;
+    Routes::new(KvServer::new(api.clone()).max_decoding_message_size(most))
+        .add_service(WatchServer::new(api.clone()).max_decoding_message_size(most))
+        .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(most))
+        .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(most))
+        .add_service(ClusterServer::new(api).max_decoding_message_size(most))
+        .into_axum_router()
+        .merge(plain::routes())
+}
+
+/// Implements the gRPC services.
+#[derive(Clone, Debug)]
+struct Api {
+    store: Store,
+    limits: Limits,
+    counts: Arc<Counts>,
+}
+
+impl Api {
+    /// The header that every response carries; stock clients refuse one without.
+    fn header(&self, revision: u64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.store.cluster_id(),
+            member_id: self.store.member_id(),
+            revision: wire(revision),
+            raft_term: RAFT_TERM,
+        }
+    }
+}
+
+/// A revision as the wire has it.
+fn wire(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
+}
+
+/// There is one writer and no election; etcd's first term.
+const RAFT_TERM: u64 = 1;
+/// The API version that is spoken; stock tools want "3.5.x".
+const ETCD_VERSION: &str = "3.5.21";

@@ -1,0 +1,87 @@
+//! Refusals with etcd's own codes and texts (etcd `api/v3rpc/rpctypes/error.go`), since clients compare them.
+
+use kvstore::store::{CompactError, ReadError, SyncFailed, WriteError};
+use std::error::Error;
+use tonic::Status;
+use tracing::error;
+
+pub(super) fn empty_key() -> Status {
+    Status::invalid_argument("etcdserver: key is not provided")
+}
+
+pub(super) fn key_not_found() -> Status {
+    Status::invalid_argument("etcdserver: key not found")
+}
+
+pub(super) fn value_provided() -> Status {
+    Status::invalid_argument("etcdserver: value is provided")
+}
+
+pub(super) fn lease_provided() -> Status {
+    Status::invalid_argument("etcdserver: lease is provided")
+}
+
+pub(super) fn too_many_operations() -> Status {
+    Status::invalid_argument("etcdserver: too many operations in txn request")
+}
+
+pub(super) fn duplicate_key() -> Status {
+    Status::invalid_argument("etcdserver: duplicate key given in txn request")
+}
+
+pub(super) fn request_too_large() -> Status {
+    Status::invalid_argument("etcdserver: request is too large")
+}
+
+pub(super) fn lease_not_found() -> Status {
+    Status::not_found("etcdserver: requested lease not found")
+}
+
+/// The text is etcd's; a reason of ours follows it.
+pub(super) fn permission_denied(reason: Option<&str>) -> Status {
+    match reason {
+        None => Status::permission_denied(PERMISSION_DENIED),
+        Some(reason) => Status::permission_denied(format!("{PERMISSION_DENIED}: {reason}")),
+    }
+}
+
+pub(super) fn read(error: ReadError) -> Status {
+    Status::out_of_range(match error {
+        ReadError::Compacted { .. } => "etcdserver: mvcc: required revision has been compacted",
+        ReadError::Future { .. } => "etcdserver: mvcc: required revision is a future revision",
+    })
+}
+
+/// The disk failed. The client learns that the write was not acknowledged; the log has the cause.
+pub(super) fn write(cause: WriteError) -> Status {
+    error!(error = ?cause, "write refused");
+    let is_full = chain(&cause).any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+    });
+    if is_full {
+        return Status::resource_exhausted("etcdserver: mvcc: database space exceeded");
+    }
+    Status::unavailable("etcdserver: store accepts no writes, see the server's log")
+}
+
+pub(super) fn unsynced(cause: SyncFailed) -> Status {
+    write(cause.into())
+}
+
+pub(super) fn compact(error: CompactError) -> Status {
+    match error {
+        CompactError::Revision(error) => read(error),
+        CompactError::Write(error) => write(error),
+    }
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let this = next?;
+        next = this.source();
+        Some(this)
+    })
+}
+
+const PERMISSION_DENIED: &str = "etcdserver: permission denied";

@@ -1,0 +1,140 @@
+//! Clients that ask for too much, or do not read.
+
+use super::{Server, soon};
+use crate::etcd_api::{Grants, Limits};
+use kvstore::{
+    Client, KeyRange, Store, StoreOptions,
+    proto::etcdserverpb::{
+        PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient,
+        watch_client::WatchClient, watch_request::RequestUnion,
+    },
+};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_stream::StreamExt;
+use tonic::Code;
+use tower::ServiceExt;
+
+fn create(key: &'static str) -> WatchRequest {
+    let create = WatchCreateRequest { key: key.into(), ..WatchCreateRequest::default() };
+    WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+}
+
+#[tokio::test]
+async fn watches_beyond_the_limit_are_refused_and_the_rest_goes_on() {
+    let limits = Limits { watches_per_stream: 3, ..Limits::default() };
+    let server = Server::with(Store::in_memory(StoreOptions::default()), Grants::admin(), limits).await;
+    let requests = tokio_stream::iter((0..5).map(|_| create("k"))).chain(tokio_stream::pending());
+    let mut watch = WatchClient::new(server.channel().await);
+    let mut responses = watch.watch(requests).await.expect("a stream").into_inner();
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let response = soon("an answer", responses.message()).await.expect("no error").expect("open");
+        ids.push((response.watch_id, response.canceled));
+    }
+    assert_eq!(ids, [(0, false), (1, false), (2, false), (-1, true), (-1, true)]);
+    server.store.put("k", "v").expect("put");
+    let event = soon("an event", responses.message()).await.expect("no error").expect("open");
+    assert_eq!(event.events.len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_limit_is_refused() {
+    let server = Server::start(Grants::admin()).await;
+    let mut kv = KvClient::new(server.channel().await);
+    let put = PutRequest { key: "k".into(), value: vec![0; 3 << 20].into(), ..PutRequest::default() };
+    let status = kv.put(put).await.expect_err("too large");
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    kv.range(RangeRequest { key: "k".into(), ..RangeRequest::default() }).await.expect("others go on");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_protobuf_end_that_call_only() {
+    let server = Server::start(Grants::admin()).await;
+    let channel = server.channel().await;
+    // The first field of a Range is a byte string; here it is a message of another shape that claims 4 GiB.
+    let frame: &[u8] = &[0, 0, 0, 0, 6, 0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f];
+    let request = http::Request::post(format!("http://{}/etcdserverpb.KV/Range", server.address))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(axum::body::Body::from(frame)))
+        .expect("a request");
+    let answer = soon("an answer", channel.clone().oneshot(request)).await.expect("an answer");
+    let code = answer.headers().get("grpc-status").map(|code| code.to_str().expect("text").to_owned());
+    assert_eq!(code.as_deref(), Some("13"), "internal error: {answer:?}");
+    let mut kv = KvClient::new(channel);
+    kv.range(RangeRequest { key: "k".into(), ..RangeRequest::default() })
+        .await
+        .expect("the connection lives");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_delays_nobody() {
+    let server = Server::start(Grants::admin()).await;
+    let requests = tokio_stream::once(create("flood")).chain(tokio_stream::pending());
+    let mut watch = WatchClient::new(server.channel().await);
+    let mut unread = watch.watch(requests).await.expect("a stream").into_inner();
+    let requests = tokio_stream::once(create("end")).chain(tokio_stream::pending());
+    let mut watch = WatchClient::new(server.channel().await);
+    let mut read = watch.watch(requests).await.expect("a stream").into_inner();
+    soon("created", read.message()).await.expect("no error").expect("open");
+
+    // 64 MiB to a client that reads nothing: far more than the windows hold.
+    let value = bytes::Bytes::from(vec![b'x'; 64 << 10]);
+    for _ in 0..1000 {
+        server.store.put("flood", value.clone()).expect("put");
+    }
+    server.store.put("end", "now").expect("put");
+    let event =
+        soon("an event for the one who reads", read.message()).await.expect("no error").expect("open");
+    assert_eq!(event.events.len(), 1);
+
+    // Once it reads, it misses nothing.
+    let mut seen = 0;
+    while seen < 1000 {
+        let response = soon("a late event", unread.message()).await.expect("no error").expect("open");
+        seen += response.events.len();
+    }
+    assert_eq!(seen, 1000);
+}
+
+#[tokio::test]
+async fn version_and_health_are_answered_over_plain_http() {
+    let server = Server::start(Grants::refused("no matter")).await;
+    for (path, expected) in [
+        ("/version", "{\"etcdcluster\":\"3.5.0\",\"etcdserver\":\"3.5.21\"}"),
+        ("/health", "{\"health\":\"true\"}"),
+    ] {
+        let mut io = tokio::net::TcpStream::connect(server.address).await.expect("connect");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n");
+        io.write_all(request.as_bytes()).await.expect("write");
+        let mut answer = String::new();
+        soon("an answer", io.read_to_string(&mut answer)).await.expect("read");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(expected), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_follower_while_the_connection_lives() {
+    let server = Server::start(Grants::admin()).await;
+    let registry = &mut prometheus_client::registry::Registry::default();
+    kvstore::metrics::register(&server.store, registry);
+    let watchers = |registry: &prometheus_client::registry::Registry| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).expect("encode");
+        text.lines().find(|line| line.starts_with("store_watchers ")).map(str::to_owned)
+    };
+    let client = Client::new(server.channel().await);
+    let mut follow = client.list_watch(KeyRange::key("k"), None);
+    soon("the list", follow.next()).await.expect("listed");
+    server.store.put("k", "v").expect("put");
+    soon("the change", follow.next()).await.expect("followed");
+    assert_eq!(watchers(registry).as_deref(), Some("store_watchers 1"));
+    drop(follow);
+    let begin = tokio::time::Instant::now();
+    while watchers(registry).as_deref() != Some("store_watchers 0") {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", watchers(registry));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    client.get("k").await.expect("the connection lives");
+}

@@ -1,0 +1,241 @@
+//! The task that owns the exporter: source update in, one revision of the store out.
+//!
+//! ```text
+//!   source ─> Exporter ─> new allocations ─> store, on disk
+//!                     └─> records          ─> store (one revision) ─> canaries, once
+//! ```
+//! Until the source has been read completely once, nothing in the store is touched: what an earlier run published
+//! stays valid, and clients resume on it.
+
+pub mod metrics;
+pub mod report;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kvstore::publisher::{Outcome, PublishError};
+use kvstore::store::{SyncFailed, WriteError};
+use kvstore::{KeyRange, Publisher, Store, Write};
+use mesh_runtime::{BlockReady, Shutdown};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use topology::record::{Kind, key};
+use topology::{Identity, Labels};
+use tracing::{debug, error, info, warn};
+
+use self::metrics::Metrics;
+use self::report::Report;
+use crate::export::exporter::identity_range;
+use crate::export::{Cluster, Delta, Exporter};
+use crate::finding::{Finding, Severity};
+use crate::identity::Allocator;
+use crate::identity::allocator::ALLOCATIONS;
+use crate::source::{ManifestSource, SourceEvent, SourceUpdate};
+
+/// Keeps the store in step with the source.
+#[derive(Debug)]
+pub struct Hub {
+    cluster: Cluster,
+    exporter: Exporter,
+    publisher: Publisher,
+    source_findings: Vec<Finding>,
+    report: watch::Sender<Report>,
+    metrics: Metrics,
+}
+
+/// Why the hub cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Records could not be written.
+    #[error("publish records")]
+    Publish(#[from] PublishError),
+    /// The heartbeat or the canaries could not be written.
+    #[error("write to the store")]
+    Write(#[from] WriteError),
+    /// The allocations of identities could not be brought to disk.
+    #[error("bring allocations of identities to disk")]
+    Sync(#[from] SyncFailed),
+}
+
+impl Hub {
+    /// A hub over a store, with the allocations of earlier runs.
+    pub fn new(cluster: Cluster, store: Store, metrics: Metrics) -> Self {
+        let identities = restore(&cluster, &store);
+        let exporter = Exporter::new(cluster.clone(), identities);
+        let publisher = Publisher::new(store, OWNED);
+        let (report, _) = watch::channel(Report::default());
+        Self { cluster, exporter, publisher, source_findings: Vec::new(), report, metrics }
+    }
+
+    /// What the status page shows of the hub.
+    pub fn report(&self) -> watch::Receiver<Report> {
+        self.report.subscribe()
+    }
+
+    /// Publishes what the source says until the shutdown is requested; drops `ready` when the first complete set and
+    /// its canaries are in the store.
+    ///
+    /// The heartbeat is part of this task, so readers do not trust a store that nobody feeds. Fails if the store does.
+    pub async fn run(
+        mut self,
+        mut source: ManifestSource,
+        ready: BlockReady,
+        shutdown: Shutdown,
+    ) -> Result<(), HubError> {
+        let store = self.publisher.store().clone();
+        let feed = async {
+            let mut ready = Some(ready);
+            loop {
+                let update = source.next().await;
+                self.take(update).await?;
+                if let Some(ready) = ready.take() {
+                    self.announce()?;
+                    drop(ready);
+                }
+            }
+        };
+        tokio::select! {
+            // Neither of the two ends but by an error; dropping them between writes leaves nothing half done.
+            result = feed => result,
+            result = kvstore::publisher::beat(&store) => result.map(|never| match never {}).map_err(HubError::from),
+            () = shutdown.requested() => Ok(()),
+        }
+    }
+
+    async fn take(&mut self, update: SourceUpdate) -> Result<(), HubError> {
+        let begin = Instant::now();
+        let SourceUpdate { objects, findings, status } = update;
+        let (delta, outcome) = match objects {
+            SourceEvent::Reset(objects) => {
+                let delta = self.exporter.reset(objects);
+                self.allocate(&delta).await?;
+                let desired = self.exporter.desired();
+                let desired = desired.into_iter().map(|(key, value)| (Bytes::from(key), value)).collect();
+                (delta, self.publisher.replace(&desired)?)
+            }
+            SourceEvent::Changes(changes) => {
+                let delta = self.exporter.apply(changes);
+                self.allocate(&delta).await?;
+                let outcome = self.publisher.apply(writes(&delta))?;
+                (delta, outcome)
+            }
+        };
+        self.metrics.published(&outcome, begin.elapsed());
+        debug!(
+            written = outcome.written,
+            deleted = outcome.deleted,
+            revision = outcome.revision,
+            "published"
+        );
+        self.tell_findings(&delta, findings);
+        self.update_report(outcome, status);
+        Ok(())
+    }
+
+    /// Brings new allocations to disk before anybody can read what they are for: a number that a peer has seen never
+    /// comes to mean something else.
+    async fn allocate(&self, delta: &Delta) -> Result<(), HubError> {
+        let new = delta.puts.iter().filter(|(key, _)| key.starts_with(ALLOCATIONS));
+        let new: Vec<Write> = new.map(|(key, value)| put(key, value)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.publisher.apply(new)?;
+        Ok(self.publisher.store().synced(outcome.revision).await?)
+    }
+
+    /// Tells readers that the first set is complete, and forgets the canaries of another name of this cluster.
+    fn announce(&self) -> Result<(), HubError> {
+        let now = format!("{:.0}", jiff::Timestamp::now());
+        let canaries = Kind::ALL.map(|kind| kind.canary(&self.cluster.name));
+        let store = self.publisher.store();
+        let snapshot = store.snapshot();
+        let stale = snapshot.range(&KeyRange::prefix(key::SYNCED)).map(|entry| entry.key.clone());
+        let own = key::canaries(&self.cluster.name);
+        let of_another_name = |key: &Bytes| {
+            let text = std::str::from_utf8(key).unwrap_or_default();
+            !text.starts_with(&own) && text.contains(&format!("/{}", key::STATE))
+        };
+        for key in stale.filter(of_another_name).collect::<Vec<_>>() {
+            store.delete(&KeyRange::key(key))?;
+        }
+        // A canary that is there stays as it is: it says that a complete set was published, which was true.
+        let missing = canaries.into_iter().filter(|key| snapshot.get(key.as_bytes()).is_none());
+        let missing: Vec<(Bytes, Bytes)> = missing.map(|key| (key.into(), now.clone().into())).collect();
+        let revision = self.publisher.announce(missing)?;
+        info!(cluster = %self.cluster.name, revision, "complete set published");
+        Ok(())
+    }
+
+    fn tell_findings(&mut self, delta: &Delta, source: Vec<Finding>) {
+        let appeared = source.iter().filter(|finding| !self.source_findings.contains(finding));
+        for finding in appeared.chain(&delta.appeared) {
+            match finding.severity {
+                Severity::Error => error!(reason = finding.reason.as_str(), "{finding}"),
+                Severity::Warning => warn!(reason = finding.reason.as_str(), "{finding}"),
+                Severity::Info => info!(reason = finding.reason.as_str(), "{finding}"),
+            }
+        }
+        let cleared = self.source_findings.iter().filter(|finding| !source.contains(finding));
+        for finding in cleared.chain(&delta.cleared) {
+            info!(reason = finding.reason.as_str(), object = %finding.object, "no longer the case: {}", finding.found);
+        }
+        self.source_findings = source;
+    }
+
+    fn update_report(&self, outcome: Outcome, source: crate::source::SourceStatus) {
+        let mut findings: Vec<Finding> =
+            self.source_findings.iter().chain(self.exporter.findings()).cloned().collect();
+        findings.sort();
+        let (used, all) = self.exporter.identities().usage();
+        self.metrics.findings(&findings);
+        self.metrics.identities(used, all);
+        let objects = self.exporter.index().counts();
+        let objects: BTreeMap<_, _> =
+            objects.into_iter().map(|(kind, count)| (kind.as_str(), count)).collect();
+        self.report.send_replace(Report {
+            published_revision: outcome.revision,
+            source,
+            objects,
+            identities_allocated: used,
+            identities_available: all,
+            findings,
+        });
+    }
+}
+
+/// Reads the allocations that an earlier run left. One that cannot be read is skipped: its number stays unused, since
+/// the exporter withdraws it.
+fn restore(cluster: &Cluster, store: &Store) -> Allocator {
+    let mut allocator = Allocator::new(identity_range(cluster));
+    let snapshot = store.snapshot();
+    for entry in snapshot.range(&KeyRange::prefix(ALLOCATIONS)) {
+        let number = entry.key.strip_prefix(ALLOCATIONS.as_bytes()).and_then(|n| std::str::from_utf8(n).ok());
+        let number = number.and_then(|text| text.parse().ok()).map(Identity);
+        let labels = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse::<Labels>().ok());
+        let restored = number.zip(labels).is_some_and(|(number, labels)| allocator.restore(number, labels));
+        if !restored {
+            warn!(key = ?entry.key, value = ?entry.value, "allocation of an identity is not one of this cluster, skipped");
+        }
+    }
+    let (used, _) = allocator.usage();
+    if used > 0 {
+        info!(cluster = %cluster.name, identities = used, "allocations of an earlier run restored");
+    }
+    allocator
+}
+
+fn put(key: &str, value: &Bytes) -> Write {
+    Write::Put { key: Bytes::copy_from_slice(key.as_bytes()), value: value.clone() }
+}
+
+fn writes(delta: &Delta) -> impl Iterator<Item = Write> + '_ {
+    let puts = delta.puts.iter().map(|(key, value)| put(key, value));
+    puts.chain(delta.deletes.iter().map(|key| Write::Delete { key: Bytes::copy_from_slice(key.as_bytes()) }))
+}
+
+/// The prefixes under which nobody but the hub writes.
+const OWNED: [&str; 4] = [key::CLUSTER_CONFIG, key::STATE, "isthmus/v1/local/", "isthmus/v1/hub/"];
+
+#[cfg(test)]
+mod tests;

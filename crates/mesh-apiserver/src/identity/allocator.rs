@@ -1,0 +1,144 @@
+//! Numbers for sets of labels.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
+
+use topology::{Identity, Labels};
+
+/// Below it, the store keeps every allocation: `<number>` to labels. STABLE FORMAT; only administrators may
+/// read it.
+pub const ALLOCATIONS: &str = "isthmus/v1/hub/identities/";
+
+/// Which set of labels has which number. Equal labels have equal numbers as long as the store lives; a number is
+/// given again only when the whole range has been used once.
+#[derive(Clone, Debug)]
+pub struct Allocator {
+    range: RangeInclusive<u32>,
+    by_labels: HashMap<Labels, Identity>,
+    by_number: BTreeMap<Identity, Labels>,
+    /// The number after the highest one ever given.
+    next: u32,
+}
+
+/// No number is left in the cluster's range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("all {} identities of the cluster are in use", range.clone().count())]
+pub struct Exhausted {
+    range: RangeInclusive<u32>,
+}
+
+impl Allocator {
+    /// Numbers of `range`. The first one stays free, as in stock clusters.
+    pub fn new(range: RangeInclusive<u32>) -> Self {
+        let next = range.start() + 1;
+        Self { range, by_labels: HashMap::new(), by_number: BTreeMap::new(), next }
+    }
+
+    /// Takes back an allocation of an earlier run. Returns false, and takes nothing, if the number is not in the
+    /// range or if number or labels are known already.
+    pub fn restore(&mut self, identity: Identity, labels: Labels) -> bool {
+        let sound = self.range.contains(&identity.0)
+            && identity.0 != *self.range.start()
+            && !self.by_labels.contains_key(&labels)
+            && !self.by_number.contains_key(&identity);
+        if sound {
+            self.insert(identity, labels);
+        }
+        sound
+    }
+
+    /// The number of these labels, and whether it is a new one.
+    ///
+    /// Fails if it would be a new one and all are taken.
+    pub fn allocate(&mut self, labels: &Labels) -> Result<(Identity, bool), Exhausted> {
+        if let Some(identity) = self.by_labels.get(labels) {
+            return Ok((*identity, false));
+        }
+        let fresh = (self.next <= *self.range.end()).then_some(self.next);
+        let number = fresh.or_else(|| {
+            let taken: BTreeSet<u32> = self.by_number.keys().map(|identity| identity.0).collect();
+            self.range.clone().skip(1).find(|number| !taken.contains(number))
+        });
+        let number = number.ok_or_else(|| Exhausted { range: self.range.clone() })?;
+        self.insert(Identity(number), labels.clone());
+        Ok((Identity(number), true))
+    }
+
+    /// The labels of a number.
+    pub fn labels(&self, identity: Identity) -> Option<&Labels> {
+        self.by_number.get(&identity)
+    }
+
+    /// All allocations, by number.
+    pub fn allocations(&self) -> impl Iterator<Item = (Identity, &Labels)> {
+        self.by_number.iter().map(|(identity, labels)| (*identity, labels))
+    }
+
+    /// Numbers given, and numbers there are.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.by_number.len(), self.range.clone().count().saturating_sub(1))
+    }
+
+    fn insert(&mut self, identity: Identity, labels: Labels) {
+        self.by_labels.insert(labels.clone(), identity);
+        self.by_number.insert(identity, labels);
+        self.next = self.next.max(identity.0 + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn labels(n: u32) -> Labels {
+        format!("k8s:app=a{n};").parse().expect("labels")
+    }
+
+    #[test]
+    fn numbers_are_stable_and_not_given_twice() {
+        let mut allocator = Allocator::new(589_824..=589_827);
+        assert_eq!(allocator.allocate(&labels(1)), Ok((Identity(589_825), true)));
+        assert_eq!(allocator.allocate(&labels(2)), Ok((Identity(589_826), true)));
+        assert_eq!(allocator.allocate(&labels(1)), Ok((Identity(589_825), false)));
+        assert!(allocator.allocate(&labels(3)).is_ok());
+        let error = allocator.allocate(&labels(4)).expect_err("three numbers are taken");
+        assert_eq!(error.to_string(), "all 4 identities of the cluster are in use");
+        assert_eq!(allocator.usage(), (3, 3));
+    }
+
+    #[test]
+    fn an_earlier_run_is_continued() {
+        let mut allocator = Allocator::new(256..=511);
+        assert!(allocator.restore(Identity(300), labels(1)));
+        assert!(!allocator.restore(Identity(300), labels(2)), "the number is taken");
+        assert!(!allocator.restore(Identity(301), labels(1)), "the labels are");
+        assert!(!allocator.restore(Identity(512), labels(2)), "another cluster's");
+        assert_eq!(allocator.allocate(&labels(1)), Ok((Identity(300), false)));
+        assert_eq!(allocator.allocate(&labels(2)), Ok((Identity(301), true)));
+    }
+
+    proptest! {
+        /// Whatever is asked for in whatever order, numbers and labels are one to one, also after a restart.
+        #[test]
+        fn numbers_and_labels_are_one_to_one(asked in proptest::collection::vec(0u32..30, 0..60), cut in 0usize..60) {
+            let mut allocator = Allocator::new(256..=275);
+            let mut given: BTreeMap<u32, Identity> = BTreeMap::new();
+            for (at, n) in asked.iter().enumerate() {
+                if at == cut {
+                    let mut restored = Allocator::new(256..=275);
+                    for (identity, labels) in allocator.allocations() {
+                        prop_assert!(restored.restore(identity, labels.clone()));
+                    }
+                    allocator = restored;
+                }
+                match allocator.allocate(&labels(*n)) {
+                    Ok((identity, new)) => prop_assert_eq!(new, given.insert(*n, identity).is_none_or(|old| old != identity)),
+                    Err(_) => prop_assert!(given.len() == 19 && !given.contains_key(n)),
+                }
+            }
+            let distinct: BTreeSet<_> = given.values().collect();
+            prop_assert_eq!(distinct.len(), given.len());
+        }
+    }
+}

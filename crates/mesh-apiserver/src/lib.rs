@@ -1,0 +1,26 @@
+//! The hub of a cluster: turns Kubernetes objects into mesh records, keeps them in its store, and serves them to
+//! agents and to other clusters.
+//!
+//! ```text
+//!   folder of manifests ─> Object ─> Exporter (index, identities, records) ─> Publisher ─> Store ─> etcd API (mTLS)
+//!        source/            object      export/, identity/                     kvstore      kvstore   etcd_api/, serve/
+//! ```
+//!
+//! * [`source`]: where objects come from; it sends changes, and says what it cannot read.
+//! * [`export`]: the pure middle; a change of one object costs what depends on that object.
+//! * [`hub`]: the one task that owns the exporter and writes its deltas, one revision a batch.
+//! * [`serve`]: connections: who is it, what may it read.
+//! * [`app`]: command line, wiring, status page.
+//!
+//! Nothing is deleted from the store before the source has been read completely once.
+
+pub mod app;
+pub mod etcd_api;
+pub mod export;
+pub mod finding;
+pub mod hub;
+pub mod identity;
+pub mod index;
+pub mod object;
+pub mod serve;
+pub mod source;

@@ -1,0 +1,25 @@
+//! `mesh-apiserver`: the hub of a cluster. See `mesh-apiserver --help`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mesh_apiserver::app::{Args, build};
+use mesh_runtime::{Shutdown, logging};
+use tracing::error;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!(error = format_args!("{failure:#}"), "hub failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    logging::init(args.log_format, "info")?;
+    let shutdown = Shutdown::on_signals()?;
+    build(args, shutdown).await?.run().await
+}

@@ -1,0 +1,176 @@
+//! The Kubernetes objects that a mesh is made of, from whatever source.
+
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use topology::name::is_key_element;
+
+/// The kinds of objects that are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the kinds of Kubernetes")]
+pub enum ObjectKind {
+    Namespace,
+    Node,
+    Service,
+    EndpointSlice,
+    Pod,
+}
+
+/// Which object: kind, namespace (empty for kinds that have none) and name. Namespace and name are sound
+/// elements of a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    kind: ObjectKind,
+    namespace: String,
+    name: String,
+}
+
+/// An object with its checked reference. Cloning is cheap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    reference: ObjectRef,
+    body: Body,
+}
+
+/// The object itself, in the types of `k8s-openapi`, which every source fills.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the kinds of Kubernetes")]
+pub enum Body {
+    Namespace(Arc<Namespace>),
+    Node(Arc<Node>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    Pod(Arc<Pod>),
+}
+
+/// Why an object cannot be used at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{member} is {found:?}, expected a Kubernetes name")]
+pub struct InvalidObject {
+    member: &'static str,
+    found: String,
+}
+
+impl ObjectKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Namespace, Self::Node, Self::Service, Self::EndpointSlice, Self::Pod];
+
+    /// The kind as it stands in an object.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Pod => "Pod",
+        }
+    }
+
+    /// The kind that an object of these two members has, if it is one that is looked at.
+    pub fn of(api_version: &str, kind: &str) -> Option<Self> {
+        match (api_version, kind) {
+            ("v1", "Namespace") => Some(Self::Namespace),
+            ("v1", "Node") => Some(Self::Node),
+            ("v1", "Service") => Some(Self::Service),
+            ("v1", "Pod") => Some(Self::Pod),
+            ("discovery.k8s.io/v1", "EndpointSlice") => Some(Self::EndpointSlice),
+            _ => None,
+        }
+    }
+
+    fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+}
+
+impl ObjectRef {
+    /// Checks a reference. A namespaced kind without a namespace is in `default`, as for kubectl.
+    ///
+    /// Fails if a part cannot be an element of a key, which no Kubernetes name is.
+    pub fn new(kind: ObjectKind, namespace: Option<&str>, name: &str) -> Result<Self, InvalidObject> {
+        let namespace = match kind.is_namespaced() {
+            true => namespace.filter(|n| !n.is_empty()).unwrap_or("default"),
+            false => "",
+        };
+        for (member, text) in [("metadata.namespace", namespace), ("metadata.name", name)] {
+            let unused = member == "metadata.namespace" && !kind.is_namespaced();
+            if !unused && !is_key_element(text) {
+                return Err(InvalidObject { member, found: text.chars().take(80).collect() });
+            }
+        }
+        Ok(Self { kind, namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> ObjectKind {
+        self.kind
+    }
+
+    /// The namespace; empty if the kind has none.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind.as_str(), self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind.as_str(), self.name),
+        }
+    }
+}
+
+impl Object {
+    /// Which object it is.
+    pub fn reference(&self) -> &ObjectRef {
+        &self.reference
+    }
+
+    /// The object itself.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+}
+
+impl TryFrom<Body> for Object {
+    type Error = InvalidObject;
+
+    fn try_from(body: Body) -> Result<Self, Self::Error> {
+        let (kind, metadata) = match &body {
+            Body::Namespace(object) => (ObjectKind::Namespace, &object.metadata),
+            Body::Node(object) => (ObjectKind::Node, &object.metadata),
+            Body::Service(object) => (ObjectKind::Service, &object.metadata),
+            Body::EndpointSlice(object) => (ObjectKind::EndpointSlice, &object.metadata),
+            Body::Pod(object) => (ObjectKind::Pod, &object.metadata),
+        };
+        let ObjectMeta { namespace, name, .. } = metadata;
+        let reference = ObjectRef::new(kind, namespace.as_deref(), name.as_deref().unwrap_or_default())?;
+        Ok(Self { reference, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_checked() {
+        let service = |namespace, name| ObjectRef::new(ObjectKind::Service, namespace, name);
+        assert_eq!(service(None, "cart").expect("sound").to_string(), "Service default/cart");
+        let node = ObjectRef::new(ObjectKind::Node, Some("ignored"), "n1").expect("sound");
+        assert_eq!(node.to_string(), "Node n1");
+        for bad in ["", "..", "a/b", "a b"] {
+            assert!(service(Some("shop"), bad).is_err(), "{bad:?}");
+            assert!(bad.is_empty() || service(Some(bad), "cart").is_err(), "{bad:?}");
+        }
+    }
+}
