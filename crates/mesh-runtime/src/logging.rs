@@ -20,9 +20,8 @@ pub enum LogFormat {
 /// Fails if `filter` is no filter.
 pub fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(text) => EnvFilter::try_new(&text).or_else(|_: tracing_subscriber::filter::ParseError| {
-            EnvFilter::try_new(filter)
-        })?,
+        Ok(text) => EnvFilter::try_new(&text)
+            .or_else(|_: tracing_subscriber::filter::ParseError| EnvFilter::try_new(filter))?,
         Err(_) => EnvFilter::try_new(filter)?,
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -59,7 +59,11 @@ impl TaskSet {
     }
 
     /// Starts a task. It should end, with `Ok`, when the shutdown is requested, and not before.
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
         let handle = self.tasks.spawn(task);
         self.names.insert(handle.id(), name);
     }
@@ -77,7 +81,8 @@ impl TaskSet {
                 () = self.shutdown.requested() => break,
             };
             let Some(ended) = ended else { break };
-            let early = self.judge(ended, false);
+            // A task may have seen the request before we did.
+            let early = self.judge(ended, self.shutdown.is_requested());
             if early.is_err() {
                 outcome = early;
                 self.shutdown.request();
@@ -145,6 +150,18 @@ mod tests {
         });
         shutdown.request();
         assert!(tasks.run(DRAIN).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ended_on_request_did_not_end_early() {
+        for _ in 0..100 {
+            let shutdown = Shutdown::new();
+            let mut tasks = TaskSet::new(shutdown.clone());
+            tasks.spawn("quick", async { Ok(()) });
+            shutdown.request();
+            tokio::task::yield_now().await;
+            assert!(tasks.run(DRAIN).await.is_ok());
+        }
     }
 
     #[tokio::test(start_paused = true)]
