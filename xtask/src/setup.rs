@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, run, succeeds, tools};
 
@@ -96,8 +96,20 @@ pub(crate) fn setup() -> Result<()> {
     for tool in &TOOLS {
         install(tool)?;
     }
-    Ok(())
+    bpffs()
 }
+
+/// Maps and programs are pinned on a BPF file system; systemd mounts it, a bare machine may not have it.
+fn bpffs() -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
+        return Ok(());
+    }
+    eprintln!("missing: a BPF file system on {BPFFS} (where maps and programs are pinned)");
+    run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]))
+}
+
+const BPFFS: &str = "/sys/fs/bpf";
 
 fn packages() -> Result<()> {
     let missing: Vec<&Package> = PACKAGES.iter().filter(|package| !package.present.holds()).collect();
