@@ -88,8 +88,9 @@ pub struct Bound {
 
 /// Opens everything that can fail at the start: configuration, sockets, maps, programs.
 pub async fn build(args: Args) -> anyhow::Result<Bound> {
-    let hub = HubConfig::load(&args.hub_config)?
-        .with_context(|| format!("{} has no endpoints: it is no client configuration", args.hub_config.display()))?;
+    let hub = HubConfig::load(&args.hub_config)?.with_context(|| {
+        format!("{} has no endpoints: it is no client configuration", args.hub_config.display())
+    })?;
     if !args.peers_dir.is_dir() {
         bail!("--peers-dir {}: not a folder; make it, it may be empty", args.peers_dir.display());
     }
@@ -100,9 +101,11 @@ pub async fn build(args: Args) -> anyhow::Result<Bound> {
         .await
         .with_context(|| format!("bind the probe port {}", args.probe_listen))?;
     let changed = Arc::new(Notify::new());
-    let timing = Timing { interval: args.probe_interval, timeout: args.probe_timeout, misses: args.probe_misses };
+    let timing =
+        Timing { interval: args.probe_interval, timeout: args.probe_timeout, misses: args.probe_misses };
     let port = responder.local_addr().context("read the probe port")?.port();
-    let prober = Prober::bind(port, timing, Arc::clone(&changed)).await.context("open a socket for probes")?;
+    let prober =
+        Prober::bind(port, timing, Arc::clone(&changed)).await.context("open a socket for probes")?;
 
     let config = Config { pin_dir: args.pin_dir, cgroup: args.cgroup, capacities: Capacities::default() };
     let data_plane = tokio::task::spawn_blocking(move || DataPlane::open(&config))
@@ -166,16 +169,22 @@ impl Bound {
         let (subject, hub, view) = self.own;
         let mut tasks = TaskSet::new(shutdown.clone());
         tasks.spawn("admin", self.admin.serve(pages, shutdown.clone()));
-        tasks.spawn("own hub", until(shutdown.clone(), async move {
-            follow(subject, hub, view).await;
-            Err(anyhow!("following the own hub ended"))
-        }));
+        tasks.spawn(
+            "own hub",
+            until(shutdown.clone(), async move {
+                follow(subject, hub, view).await;
+                Err(anyhow!("following the own hub ended"))
+            }),
+        );
         let directory = self.directory;
         tasks.spawn("peers", until(shutdown.clone(), async move { Ok(directory.run().await?) }));
         let prober = self.prober;
         tasks.spawn("probes", until(shutdown.clone(), async move { match prober.run(targets).await {} }));
         let responder = self.responder;
-        tasks.spawn("probe answers", until(shutdown.clone(), async move { match respond(responder).await {} }));
+        tasks.spawn(
+            "probe answers",
+            until(shutdown.clone(), async move { match respond(responder).await {} }),
+        );
         let reconciler = self.reconciler;
         tasks.spawn("reconcile", until(shutdown, async move { match reconciler.run().await? {} }));
         tasks.run(DRAIN).await?;
@@ -201,7 +210,10 @@ fn pages(shown: &watch::Receiver<Option<Arc<Shown>>>) -> axum::Router {
 
 fn page(shown: &watch::Receiver<Option<Arc<Shown>>>, page: impl Fn(&Shown) -> Value) -> Value {
     let shown = shown.borrow().clone();
-    shown.map_or_else(|| json!({ "reconcile": { "state": "inert", "waitingFor": "the first run" } }), |s| page(&s))
+    shown.map_or_else(
+        || json!({ "reconcile": { "state": "inert", "waitingFor": "the first run" } }),
+        |s| page(&s),
+    )
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -46,7 +46,9 @@ pub struct Conflict {
 pub fn desired(snapshot: &Snapshot) -> Desired {
     let mut desired = Desired::default();
     for service in snapshot.services.values().filter(|service| service.global) {
-        for (address, port) in service.cluster_ips.iter().flat_map(|a| service.ports.iter().map(move |p| (*a, p))) {
+        for (address, port) in
+            service.cluster_ips.iter().flat_map(|a| service.ports.iter().map(move |p| (*a, p)))
+        {
             let Some(protocol) = protocol(port.protocol) else { continue };
             let key = FrontendKey::new(SocketAddr::new(address, port.port), protocol);
             if let Some(holder) = desired.decisions.get(&key) {

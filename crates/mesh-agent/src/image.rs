@@ -56,7 +56,8 @@ mod tests {
         let key = frontend("10.96.0.1:80");
         let (old_own, old_peer) = (backend("10.1.0.1:8080", 1), backend("10.2.0.1:8080", 2));
         let restored = Image { frontends: [(key, vec![old_own, old_peer])].into(), ..Image::default() };
-        let fresh = || Image { frontends: [(key, vec![backend("10.1.0.9:8080", 1)])].into(), ..Image::default() };
+        let fresh =
+            || Image { frontends: [(key, vec![backend("10.1.0.9:8080", 1)])].into(), ..Image::default() };
 
         let mut image = fresh();
         image.keep_unheard(&restored, &[1].into());
@@ -69,8 +70,10 @@ mod tests {
 
     #[test]
     fn a_frontend_that_is_gone_is_not_kept_alive() {
-        let restored =
-            Image { frontends: [(frontend("10.96.0.1:80"), vec![backend("10.2.0.1:80", 2)])].into(), ..Image::default() };
+        let restored = Image {
+            frontends: [(frontend("10.96.0.1:80"), vec![backend("10.2.0.1:80", 2)])].into(),
+            ..Image::default()
+        };
         let mut image = Image::default();
         image.keep_unheard(&restored, &[1].into());
         assert_eq!(image, Image::default());

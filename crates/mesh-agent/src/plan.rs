@@ -20,7 +20,8 @@ pub struct Plan {
 impl Plan {
     /// What turns `applied` into `desired`. O(both).
     pub fn between(applied: &Image, desired: &Image) -> Self {
-        let other_backends = |key: &FrontendKey, backends: &Vec<Backend>| applied.frontends.get(key) != Some(backends);
+        let other_backends =
+            |key: &FrontendKey, backends: &Vec<Backend>| applied.frontends.get(key) != Some(backends);
         let other_entry = |key: &IpcacheKey, entry: &IpcacheEntry| applied.ipcache.get(key) != Some(entry);
         Self {
             set_frontends: desired

@@ -36,6 +36,8 @@ pub struct Programmer<M> {
     taken: BTreeSet<u32>,
     next_id: u32,
     services: BTreeMap<FrontendKey, ServiceEntry>,
+    /// Frontends found in the kernel whose entries make no sense: the first plan sets them anew, or they go.
+    senseless: BTreeSet<FrontendKey>,
     next_service: u32,
     slots: SlotAllocator,
     retired: VecDeque<(Instant, Retired)>,
@@ -59,26 +61,30 @@ pub struct Outcome {
 
 impl<M: Maps> Programmer<M> {
     /// Takes over maps as they are: ids, slices and content are read back before anything is written. An entry
-    /// that makes no sense (a slice outside the array, or shared by two services) is left out of what is known,
-    /// so that the next plan writes it anew.
+    /// that makes no sense (a slice outside the array, or shared by two services, or one that names no backend) is
+    /// left out of what is applied, so that the next plan writes it anew; if that does not want it, it goes then.
     pub fn recover(mut maps: M) -> Result<Self, MapError> {
         let dump = maps.dump()?;
         let mut slots = SlotAllocator::new(maps.slot_capacity());
         let mut applied = Image { ipcache: dump.ipcache, ..Image::default() };
         let mut services = BTreeMap::new();
+        let mut senseless = BTreeSet::new();
         for (key, entry) in dump.services {
             let slice = slice_of(&entry);
             if !slots.take_exactly(slice) {
+                senseless.insert(key);
                 continue;
             }
             let ids = maps.slots(slice.offset, slice.len)?;
-            let mut backends: Vec<Backend> = ids.iter().filter_map(|id| dump.backends.get(id)).copied().collect();
+            let mut backends: Vec<Backend> =
+                ids.iter().filter_map(|id| dump.backends.get(id)).copied().collect();
             backends.sort_unstable();
             backends.dedup();
             services.insert(key, entry);
-            // A slot that names no backend: what is applied is not what the slice says. It is written anew.
             if backends.len() == slice.len as usize {
                 applied.frontends.insert(key, backends);
+            } else {
+                senseless.insert(key);
             }
         }
         let next_id = dump.backends.keys().next_back().map_or(1, |id| following(*id));
@@ -92,6 +98,7 @@ impl<M: Maps> Programmer<M> {
             uses: BTreeMap::new(),
             next_id,
             services,
+            senseless,
             next_service,
             slots,
             retired: VecDeque::new(),
@@ -108,11 +115,15 @@ impl<M: Maps> Programmer<M> {
     }
 
     /// Reads the kernel again, as [`Self::recover`] does, and says how many entries were not as they should be.
-    /// What waits for its grace period is forgotten and found again as unused.
+    /// Backends that wait for the end of their grace period are found again as unused; slices go on waiting.
     pub fn audit(self) -> Result<(Self, usize), MapError> {
-        let believed = self.applied;
-        let programmer = Self::recover(self.maps)?;
+        let (believed, mut waiting) = (self.applied, self.retired);
+        let mut programmer = Self::recover(self.maps)?;
         let drift = Plan::between(&programmer.applied, &believed).len();
+        let slots = &mut programmer.slots;
+        waiting.retain(|(_, retired)| matches!(retired, Retired::Slice(slice) if slots.take_exactly(*slice)));
+        waiting.append(&mut programmer.retired);
+        programmer.retired = waiting;
         Ok((programmer, drift))
     }
 
@@ -141,9 +152,12 @@ impl<M: Maps> Programmer<M> {
         &mut self.maps
     }
 
-    /// Carries `plan` out. O(plan), and O(backends) for each changed frontend.
-    pub fn apply(&mut self, plan: Plan, now: Instant) -> Outcome {
+    /// Carries `plan` out, which must be one from what is applied to all that is wanted. O(plan), and O(backends) for
+    /// each changed frontend.
+    pub fn apply(&mut self, mut plan: Plan, now: Instant) -> Outcome {
         let mut outcome = self.release(now);
+        let unwanted = |key: &&FrontendKey| !plan.set_frontends.iter().any(|(wanted, _)| wanted == *key);
+        plan.remove_frontends.extend(self.senseless.iter().filter(unwanted).copied().collect::<Vec<_>>());
         let mut step = |object: &dyn Fn() -> String, result: Result<(), MapError>| match result {
             Ok(()) => outcome.done += 1,
             Err(error) => outcome.failures.push(format!("{}: {error}", object())),
@@ -205,7 +219,12 @@ impl<M: Maps> Programmer<M> {
         outcome
     }
 
-    fn set_frontend(&mut self, key: FrontendKey, backends: Vec<Backend>, now: Instant) -> Result<(), MapError> {
+    fn set_frontend(
+        &mut self,
+        key: FrontendKey,
+        backends: Vec<Backend>,
+        now: Instant,
+    ) -> Result<(), MapError> {
         let len = u32::try_from(backends.len()).unwrap_or(u32::MAX);
         let Some(slice) = self.slots.take(len) else {
             let what = format!("no run of {len} free slots ({} free in all)", self.slots.available());
@@ -218,6 +237,7 @@ impl<M: Maps> Programmer<M> {
                 return Err(error);
             }
         };
+        self.senseless.remove(&key);
         let before = self.services.insert(key, entry);
         self.retired.extend(before.map(|old| (now + GRACE, Retired::Slice(slice_of(&old)))));
         for backend in &backends {
@@ -228,7 +248,12 @@ impl<M: Maps> Programmer<M> {
         Ok(())
     }
 
-    fn write_service(&mut self, key: FrontendKey, slice: Slice, backends: &[Backend]) -> Result<ServiceEntry, MapError> {
+    fn write_service(
+        &mut self,
+        key: FrontendKey,
+        slice: Slice,
+        backends: &[Backend],
+    ) -> Result<ServiceEntry, MapError> {
         let ids: Vec<u32> = backends.iter().map(|backend| self.id_of(*backend)).collect::<Result<_, _>>()?;
         self.maps.set_slots(slice.offset, &ids)?;
         let service_id = match self.services.get(&key) {
@@ -248,6 +273,7 @@ impl<M: Maps> Programmer<M> {
         self.maps.remove_service(key)?;
         let before = self.services.remove(&key);
         self.retired.extend(before.map(|old| (now + GRACE, Retired::Slice(slice_of(&old)))));
+        self.senseless.remove(&key);
         let old = self.applied.frontends.remove(&key);
         self.unuse(old.unwrap_or_default(), now);
         Ok(())

@@ -110,12 +110,12 @@ impl<M: Maps> Reconciler<M> {
     pub async fn run(mut self) -> Result<std::convert::Infallible, crate::maps::MapError> {
         let mut audit = Instant::now() + AUDIT;
         loop {
-            self.reconcile();
-            let wake = [Some(audit), self.retry.at, self.programmer.next_release()].into_iter().flatten().min();
+            let due = self.reconcile();
+            let wake = due.map_or(audit, |due| due.min(audit));
             // Both arms are cancel-safe: a notification that is not taken stays.
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = sleep_until(wake.unwrap_or(audit)) => {}
+                () = sleep_until(wake) => {}
             }
             if Instant::now() >= audit {
                 self = self.audit()?;
@@ -124,16 +124,18 @@ impl<M: Maps> Reconciler<M> {
         }
     }
 
-    fn reconcile(&mut self) {
+    /// Makes the maps hold what the sources say. Returns when it has to run again by itself, if it has: failed steps
+    /// and the ends of grace periods wait for the own hub like everything else.
+    fn reconcile(&mut self) -> Option<Instant> {
         let started = Instant::now();
         let heard = self.sources.heard();
         if !heard.own_synced {
             self.show(heard, Desired::default());
-            return;
+            return None;
         }
         let mut wanted = desired(&heard.snapshot);
         self.settled.extend(&heard.synced_ids);
-        if heard.unheard.is_empty() {
+        if heard.peers_known && heard.unheard.is_empty() {
             self.restored = Image::default();
         }
         wanted.image.keep_unheard(&self.restored, &self.settled);
@@ -165,6 +167,7 @@ impl<M: Maps> Reconciler<M> {
             info!(frontends = self.programmer.applied().frontends.len(), "maps hold what the own hub says");
         }
         self.show(heard, wanted);
+        [self.retry.at, self.programmer.next_release()].into_iter().flatten().min()
     }
 
     fn show(&self, heard: crate::sources::Heard, wanted: Desired) {
@@ -204,9 +207,17 @@ impl Metrics {
         registry.register("map_drift", "Map entries that an audit had to mend", metrics.drift.clone());
         registry.register("frontends", "Frontends in the maps", metrics.frontends.clone());
         registry.register("backends", "Backends in the maps", metrics.backends.clone());
-        registry.register("ipcache_entries", "Addresses with an identity in the maps", metrics.addresses.clone());
+        registry.register(
+            "ipcache_entries",
+            "Addresses with an identity in the maps",
+            metrics.addresses.clone(),
+        );
         registry.register("free_slots", "Slots that no service uses", metrics.free_slots.clone());
-        registry.register("conflicts", "Claims to one frontend or address that were not granted", metrics.conflicts.clone());
+        registry.register(
+            "conflicts",
+            "Claims to one frontend or address that were not granted",
+            metrics.conflicts.clone(),
+        );
         metrics
     }
 }
@@ -227,3 +238,62 @@ impl Retry {
 
 /// How often the kernel's maps are read back and compared.
 const AUDIT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maps::MemoryMaps;
+    use ebpf_types::{Backend, IpcacheEntry, IpcacheKey, Protocol};
+    use peering::directory::Peers;
+    use peering::follow::unknown;
+    use peering::view::View;
+    use topology::record::Kind;
+
+    fn reconciler(own: View, peers: watch::Receiver<Peers>, maps: MemoryMaps) -> Reconciler<MemoryMaps> {
+        let sources = Sources {
+            node: "n1".parse().expect("a name"),
+            own: watch::channel(own).1,
+            peers,
+            health: watch::channel(Arc::default()).1,
+        };
+        let ready = mesh_runtime::Readiness::new().block("a test");
+        Reconciler::new(sources, Arc::default(), maps, Metrics::default(), ready).expect("memory")
+    }
+
+    fn own() -> View {
+        unknown(&"paris".parse().expect("a name"))
+    }
+
+    /// The own hub may answer before the folder of peers has been looked at.
+    #[tokio::test]
+    async fn what_is_restored_stays_until_it_is_known_who_the_peers_are() {
+        let mut maps = MemoryMaps::new(8);
+        let key = IpcacheKey::host("10.2.0.1".parse().expect("an address"));
+        maps.set_address(key, IpcacheEntry::new(131_073, 2, None)).expect("memory");
+        let mut own = View { local_services_synced: true, ..own() };
+        let member = Arc::make_mut(&mut own.member);
+        member.id = topology::ClusterId::try_from(1).ok();
+        member.synced = Kind::ALL.to_vec();
+        let (told, peers) = watch::channel(Peers::default());
+        let mut reconciler = reconciler(own, peers, maps);
+        reconciler.reconcile();
+        assert!(reconciler.programmer.applied().ipcache.contains_key(&key));
+        told.send_replace(Peers { known: true, ..Peers::default() });
+        reconciler.reconcile();
+        assert_eq!(reconciler.programmer.applied(), &Image::default());
+    }
+
+    /// Backends that nobody uses wait for their end from the start; a hub that is down must not make that a busy
+    /// loop.
+    #[tokio::test(start_paused = true)]
+    async fn without_the_own_hub_nothing_is_due_and_nothing_is_removed() {
+        let mut maps = MemoryMaps::new(8);
+        let backend = Backend::new("10.2.0.1:80".parse().expect("an address"), Protocol::Tcp, 2);
+        maps.set_backend(1, backend).expect("memory");
+        let mut reconciler = reconciler(own(), watch::channel(Peers::default()).1, maps);
+        assert!(reconciler.programmer.next_release().is_some());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(reconciler.reconcile(), None);
+        assert_eq!(reconciler.programmer.backends(), 1);
+    }
+}

@@ -34,6 +34,8 @@ pub struct Heard {
     /// Ids of the clusters, the own one included, that have told everything at least once: what the maps hold of
     /// them beyond that is out of date.
     pub synced_ids: BTreeSet<u16>,
+    /// It is known who the peers are. Before that, nothing that the maps hold can be said to be nobody's.
+    pub peers_known: bool,
     /// Configured peers that have not told everything yet, and why.
     pub unheard: BTreeMap<ClusterName, String>,
     /// How each hub's connection is, the own one first.
@@ -62,7 +64,8 @@ impl Sources {
             if view.member.is_synced(&PEER_KINDS) {
                 synced_ids.extend(view.member.id.map(topology::ClusterId::get));
             } else {
-                unheard.insert(name.clone(), view.link.reason().unwrap_or("first lists under way").to_owned());
+                unheard
+                    .insert(name.clone(), view.link.reason().unwrap_or("first lists under way").to_owned());
             }
             members.insert(name.clone(), Arc::clone(&view.member));
             views.push((name.clone(), view));
@@ -80,7 +83,15 @@ impl Sources {
             peers: members,
             health: Arc::clone(&self.health.borrow()),
         };
-        Heard { snapshot, own_synced, synced_ids, unheard, views, problems: peers.problems }
+        Heard {
+            snapshot,
+            own_synced,
+            synced_ids,
+            peers_known: peers.known,
+            unheard,
+            views,
+            problems: peers.problems,
+        }
     }
 }
 

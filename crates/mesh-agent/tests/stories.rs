@@ -28,7 +28,7 @@ use mesh_agent::programmer::Programmer;
 use peering::ledger::{Entry, Feed, Ledger};
 use tokio::time::Instant;
 use topology::cluster::MaxClusters;
-use topology::health::{NodeHealth, Reachability};
+use topology::health::{NodeHealth, ProbeHistory};
 use topology::record::{Kind, Origin};
 use topology::snapshot::{Member, Snapshot};
 use topology::{ClusterName, NodeName};
@@ -37,7 +37,7 @@ struct Story {
     node: NodeName,
     own: Ledger,
     peers: BTreeMap<ClusterName, Ledger>,
-    probes: BTreeMap<ClusterName, BTreeMap<std::net::IpAddr, Reachability>>,
+    probes: BTreeMap<ClusterName, BTreeMap<std::net::IpAddr, ProbeHistory>>,
     programmer: Programmer<MemoryMaps>,
 }
 
@@ -45,7 +45,9 @@ struct Story {
 async fn stories() {
     let mut told = 0;
     let mut failures = String::new();
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts")).expect("the stories are there") {
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts"))
+        .expect("the stories are there")
+    {
         let path = entry.expect("a readable folder").path();
         let text = std::fs::read_to_string(&path).expect("a readable story");
         if let Err(why) = tell(&text) {
@@ -67,7 +69,8 @@ fn tell(text: &str) -> Result<(), String> {
                 let own = ledger(cluster, id);
                 let programmer = Programmer::recover(MemoryMaps::new(256)).map_err(|e| e.to_string())?;
                 let node = node.parse().map_err(|e| format!("{e}"))?;
-                let mut new = Story { node, own, peers: BTreeMap::new(), probes: BTreeMap::new(), programmer };
+                let mut new =
+                    Story { node, own, peers: BTreeMap::new(), probes: BTreeMap::new(), programmer };
                 hear(&mut new.own, &body)?;
                 story = Some(new);
             }
@@ -84,16 +87,24 @@ fn tell(text: &str) -> Result<(), String> {
                     let [cluster, address, verdict] = line.split_whitespace().collect::<Vec<_>>()[..] else {
                         return Err(format!("nodes: {line:?}"));
                     };
-                    let verdict = if verdict == "suspect" { Reachability::Suspect } else { Reachability::Reachable };
+                    let mut history = ProbeHistory::default();
+                    history.answered();
+                    if verdict == "suspect" {
+                        history.missed();
+                    }
                     let nodes = story.probes.entry(cluster.parse().expect("a name")).or_default();
-                    nodes.insert(address.parse().expect("an address"), verdict);
+                    nodes.insert(address.parse().expect("an address"), history);
                 }
             }
             (["maps"], Some(story)) => {
                 let found = story.maps();
                 let expected: Vec<String> = body.iter().map(|line| (*line).to_owned()).collect();
                 if found != expected {
-                    return Err(format!("maps hold\n  {}\nexpected\n  {}", found.join("\n  "), expected.join("\n  ")));
+                    return Err(format!(
+                        "maps hold\n  {}\nexpected\n  {}",
+                        found.join("\n  "),
+                        expected.join("\n  ")
+                    ));
                 }
                 compared += 1;
             }
@@ -122,7 +133,7 @@ impl Story {
             own: member(&self.own),
             services: self.own.local_services().clone(),
             peers,
-            health: Arc::new(NodeHealth::judge(&self.probes)),
+            health: Arc::new(NodeHealth::judge(&self.probes, 1)),
         };
         let wanted = desired(&snapshot);
         let plan = Plan::between(self.programmer.applied(), &wanted.image);
@@ -138,7 +149,8 @@ fn show(maps: &mut MemoryMaps) -> Vec<String> {
     let mut lines = Vec::new();
     for (key, entry) in &dump.services {
         let ids = maps.slots(entry.slots_offset, entry.slots_count).expect("inside the array");
-        let backends: BTreeSet<String> = ids.iter().map(|id| dump.backends[id].socket_addr().to_string()).collect();
+        let backends: BTreeSet<String> =
+            ids.iter().map(|id| dump.backends[id].socket_addr().to_string()).collect();
         let list = match backends.is_empty() {
             true => "(refused)".to_owned(),
             false => backends.into_iter().collect::<Vec<_>>().join(" "),
@@ -175,7 +187,8 @@ fn feed(key: &str) -> Option<Feed> {
     if key.starts_with("isthmus/v1/local/services/") {
         return Some(Feed::LocalServices);
     }
-    let kind = Kind::ALL.into_iter().find(|kind| key.starts_with(&format!("cilium/state/{}/", kind.segment())));
+    let kind =
+        Kind::ALL.into_iter().find(|kind| key.starts_with(&format!("cilium/state/{}/", kind.segment())));
     kind.map(Feed::Records)
 }
 

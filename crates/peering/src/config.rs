@@ -154,8 +154,9 @@ impl HubConfig {
             .endpoints
             .iter()
             .map(|text| {
-                Endpoint::parse(text)
-                    .ok_or_else(|| member("endpoints", text, "https://<host>:<port>, the port 2379 if none is given"))
+                Endpoint::parse(text).ok_or_else(|| {
+                    member("endpoints", text, "https://<host>:<port>, the port 2379 if none is given")
+                })
             })
             .collect::<Result<_, _>>()?;
         if endpoints.is_empty() {
@@ -167,7 +168,9 @@ impl HubConfig {
             if alias.hostname.is_empty() {
                 return Err(invalid("an entry without hostname", "hostname and ips in each entry"));
             }
-            let parse = |ip: &String| ip.parse().map_err(|_not_one: std::net::AddrParseError| invalid(ip, "addresses in ips"));
+            let parse = |ip: &String| {
+                ip.parse().map_err(|_not_one: std::net::AddrParseError| invalid(ip, "addresses in ips"))
+            };
             let ips: Vec<IpAddr> = alias.ips.iter().map(parse).collect::<Result<_, _>>()?;
             if ips.is_empty() {
                 return Err(invalid(&alias.hostname, "at least one address in ips"));
@@ -201,7 +204,8 @@ impl Endpoint {
             },
         };
         let port = port.map_or(Some(2379), |text| text.parse().ok())?;
-        let sound = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
+        let sound =
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
         sound.then(|| Self { host: host.to_owned(), port })
     }
 }
@@ -237,7 +241,8 @@ mod tests {
 
     #[test]
     fn endpoints_have_three_forms() {
-        let forms = [("https://a:1", "a", 1), ("https://a/", "a", 2379), ("https://[fd00::1]:2", "fd00::1", 2)];
+        let forms =
+            [("https://a:1", "a", 1), ("https://a/", "a", 2379), ("https://[fd00::1]:2", "fd00::1", 2)];
         for (text, host, port) in forms {
             assert_eq!(Endpoint::parse(text), Some(Endpoint { host: host.to_owned(), port }), "{text}");
         }

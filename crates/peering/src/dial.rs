@@ -72,7 +72,10 @@ impl DialError {
 /// Connects to the first endpoint that works; endpoints and their addresses are tried in random order.
 ///
 /// The channel is one connection: when it breaks, calls fail, and the caller dials again.
-pub async fn dial(config: &HubConfig, connector: &Connector) -> Result<(Channel, Arc<PeerIdentity>), DialError> {
+pub async fn dial(
+    config: &HubConfig,
+    connector: &Connector,
+) -> Result<(Channel, Arc<PeerIdentity>), DialError> {
     let mut last = None;
     for endpoint in shuffled(&config.endpoints) {
         match dial_endpoint(config, endpoint, connector).await {
@@ -93,9 +96,8 @@ async fn dial_endpoint(
         .connect(&endpoint.host, tcp)
         .await
         .map_err(|source| DialError::Tls { endpoint: endpoint.to_string(), source })?;
-    let channel = http2(tls)
-        .await
-        .map_err(|source| DialError::Http { endpoint: endpoint.to_string(), source })?;
+    let channel =
+        http2(tls).await.map_err(|source| DialError::Http { endpoint: endpoint.to_string(), source })?;
     Ok((channel, identity))
 }
 
@@ -111,7 +113,9 @@ async fn connect(config: &HubConfig, endpoint: &Endpoint) -> Result<TcpStream, D
     }
     Err(match last {
         Some((address, source)) => DialError::Connect { address, endpoint: endpoint.to_string(), source },
-        None => DialError::Resolve { host: endpoint.host.clone(), source: std::io::ErrorKind::NotFound.into() },
+        None => {
+            DialError::Resolve { host: endpoint.host.clone(), source: std::io::ErrorKind::NotFound.into() }
+        }
     })
 }
 

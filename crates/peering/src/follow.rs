@@ -5,8 +5,10 @@
 //! the next attempt resumes from the revision known, if the hub's store is still the same one
 //! (Cilium `pkg/clustermesh/remote_cluster.go`, `pkg/kvstore/store/watchstoremgr.go`).
 
+mod backoff;
+mod ended;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +29,13 @@ use topology::snapshot::Member;
 use tracing::{info, warn};
 
 use crate::config::HubConfig;
-use crate::dial::{DialError, dial};
-use crate::ids::{IdTaken, Ids};
+use crate::dial::dial;
+use crate::ids::Ids;
 use crate::ledger::{Entry, Feed, Ledger, with_causes};
 use crate::view::{Link, Rejections, View};
+
+use backoff::{Backoff, LONGEST_WAIT};
+use ended::Ended;
 
 /// Which hub is followed, and what for.
 #[derive(Clone, Debug)]
@@ -56,39 +61,6 @@ pub enum Relation {
     Peer,
 }
 
-/// Why an attempt ended.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error(transparent)]
-    Credentials(pki::files::FileError),
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    #[error(transparent)]
-    Read(#[from] kvstore::client::Error),
-    #[error("the hub has no key {key}; is it the hub of that cluster, and up?")]
-    NoConfig { key: String },
-    #[error("the hub's configuration")]
-    Config(#[source] topology::record::Rejected),
-    #[error(transparent)]
-    IdTaken(#[from] IdTaken),
-    #[error("the hub's configuration gives id {configured}, its passport {attested}")]
-    IdMismatch { configured: topology::ClusterId, attested: topology::ClusterId },
-    #[error("no heartbeat for {} s: the hub's writer is not alive", SILENCE.as_secs())]
-    Silent,
-}
-
-impl Ended {
-    /// True if the hub, or what it says of itself, is not acceptable, rather than out of reach.
-    fn is_refusal(&self) -> bool {
-        match self {
-            Self::Dial(error) => error.is_refusal(),
-            Self::Read(error) => matches!(error, kvstore::client::Error::PermissionDenied { .. }),
-            Self::Config(_) | Self::IdTaken(_) | Self::IdMismatch { .. } => true,
-            Self::Credentials(_) | Self::NoConfig { .. } | Self::Silent => false,
-        }
-    }
-}
-
 /// A view of a cluster of which nothing is known yet.
 pub fn unknown(cluster: &ClusterName) -> View {
     View {
@@ -102,11 +74,12 @@ pub fn unknown(cluster: &ClusterName) -> View {
 
 /// Follows a hub until the future is dropped; the view is kept up to date all the while.
 pub async fn follow(subject: Subject, config: HubConfig, view: watch::Sender<View>) {
+    let heard_before = last_heard(&view.borrow().link);
     let mut follower = Follower {
         resume: BTreeMap::new(),
         ledger: None,
-        last_heard: None,
-        attempt_succeeded: false,
+        last_heard: heard_before,
+        connected: None,
         subject,
         config,
         view,
@@ -115,7 +88,8 @@ pub async fn follow(subject: Subject, config: HubConfig, view: watch::Sender<Vie
     loop {
         let ended = follower.attempt().await;
         follower.report(&ended);
-        if follower.attempt_succeeded {
+        // A hub that accepts us and fails at once is not worth another try at once.
+        if follower.connected.take().is_some_and(|since| since.elapsed() >= LONGEST_WAIT) {
             backoff = Backoff::default();
         }
         sleep(backoff.next()).await;
@@ -129,7 +103,8 @@ struct Follower {
     ledger: Option<Ledger>,
     resume: BTreeMap<Feed, Resume>,
     last_heard: Option<Instant>,
-    attempt_succeeded: bool,
+    /// Since when the connection of this attempt is of use.
+    connected: Option<Instant>,
 }
 
 /// One of the streams of an attempt.
@@ -144,7 +119,6 @@ type Updates = SelectAll<BoxStream<'static, (Source, Result<Update, kvstore::cli
 
 impl Follower {
     async fn attempt(&mut self) -> Ended {
-        self.attempt_succeeded = false;
         match self.connect().await {
             Ok((client, identity)) => self.run(client, &identity).await,
             Err(ended) => ended,
@@ -160,7 +134,8 @@ impl Follower {
             authorities: self.config.trusted_ca_file.clone(),
             unattested: None,
         };
-        let credentials = LiveCredentials::fixed(Credentials::from_files(&files).map_err(Ended::Credentials)?);
+        let credentials =
+            LiveCredentials::fixed(Credentials::from_files(&files).map_err(Ended::Credentials)?);
         let expected = match self.subject.relation {
             Relation::Own => Expected::OwnHub,
             Relation::Peer => Expected::Peer(self.subject.cluster.clone()),
@@ -194,7 +169,7 @@ impl Follower {
             return Err(Ended::IdMismatch { configured: id, attested });
         }
         if self.subject.relation == Relation::Peer {
-            self.subject.ids.own_known().await;
+            self.await_own_id().await;
         }
         self.subject.ids.take(&self.subject.cluster, id)?;
 
@@ -205,6 +180,7 @@ impl Follower {
             self.resume.clear();
         }
         let feeds = self.feeds(&config);
+        let mut current = BTreeSet::new();
         let mut waiting: BTreeSet<Feed> = feeds.iter().copied().collect();
         let follow = |feed: Feed, resume: Option<Resume>| {
             let range = KeyRange::prefix(feed.prefix(&origin, cached));
@@ -219,7 +195,7 @@ impl Follower {
                 updates.push(follow(feed, self.resume.get(&feed).copied()));
             }
         }
-        self.attempt_succeeded = true;
+        self.connected = Some(Instant::now());
         info!(peer = %origin.cluster, id = %origin.id, identity = %identity, "connected to hub");
         self.publish(Link::Syncing);
 
@@ -229,10 +205,12 @@ impl Follower {
             let Some((source, update)) = next else { return Err(Ended::Silent) };
             let update = update?;
             match source {
-                Source::Heartbeat => self.heard(),
+                Source::Heartbeat if is_beat(&update) => self.heard(),
+                Source::Heartbeat => {}
                 Source::Canaries => {
                     let seen = keys(&update);
-                    let ready = |feed: &&Feed| seen.contains(canary(**feed, &origin.cluster, cached).as_bytes());
+                    let ready =
+                        |feed: &&Feed| seen.contains(canary(**feed, &origin.cluster, cached).as_bytes());
                     let ready: Vec<Feed> = waiting.iter().filter(ready).copied().collect();
                     for feed in ready {
                         waiting.remove(&feed);
@@ -241,8 +219,9 @@ impl Follower {
                 }
                 Source::Feed(feed) => {
                     self.take(feed, update, client.cluster_id());
-                    let synced = self.ledger.as_ref().is_some_and(|ledger| ledger.is_synced(&feeds));
-                    self.publish(if synced { Link::Fresh } else { Link::Syncing });
+                    // A list of an earlier connection is known, but not known to be up to date.
+                    current.insert(feed);
+                    self.publish(if current.len() == feeds.len() { Link::Fresh } else { Link::Syncing });
                 }
             }
         }
@@ -260,13 +239,32 @@ impl Follower {
         Err(Ended::NoConfig { key })
     }
 
+    /// Until the own cluster's id is known, no peer's can be judged.
+    async fn await_own_id(&self) {
+        if self.subject.ids.is_own_known() {
+            return;
+        }
+        if self.view.borrow().member.synced.is_empty() {
+            self.publish(Link::Joining(
+                "connected; the own hub has not told this cluster's id yet".to_owned(),
+            ));
+        }
+        self.subject.ids.own_known().await;
+    }
+
     /// What is read of this hub. Endpoint slices are not: balancing uses services, as stock 1.20 does.
-    fn feeds(&self, config: &ClusterConfig) -> Vec<Feed> {
-        let mut feeds = vec![Feed::Records(Kind::Nodes), Feed::Records(Kind::Identities), Feed::Records(Kind::Ip)];
+    fn feeds(&mut self, config: &ClusterConfig) -> Vec<Feed> {
+        let mut feeds =
+            vec![Feed::Records(Kind::Nodes), Feed::Records(Kind::Identities), Feed::Records(Kind::Ip)];
         match self.subject.relation {
             Relation::Own => feeds.push(Feed::LocalServices),
             Relation::Peer if config.capabilities.endpoint_slices_export_mode == "endpointslices-only" => {
                 warn!(peer = %self.subject.cluster, "peer exports endpoint slices only: its services have no backends here");
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.without_services(
+                        "the peer exports endpoint slices only, expected services too: they have no backends here",
+                    );
+                }
             }
             Relation::Peer => feeds.push(Feed::Records(Kind::Services)),
         }
@@ -280,14 +278,20 @@ impl Follower {
                 ledger.reset(feed, entries.iter().map(|e| Entry { key: &e.key, value: Some(&e.value) }));
                 *revision
             }
-            Update::Changes { changes, revision } => {
+            Update::Changes { changes, .. } => {
                 for change in changes {
-                    ledger.apply(feed, match change {
-                        Change::Put(entry) => Entry { key: &entry.key, value: Some(&entry.value) },
-                        Change::Delete { key, .. } => Entry { key, value: None },
-                    });
+                    ledger.apply(
+                        feed,
+                        match change {
+                            Change::Put(entry) => Entry { key: &entry.key, value: Some(&entry.value) },
+                            Change::Delete { key, .. } => Entry { key, value: None },
+                        },
+                    );
                 }
-                *revision
+                // Not the response's revision: an etcd that sends a long history in parts gives its newest one with
+                // each part, and to resume from there would lose the rest (etcd `mvcc/watchable_store.go`).
+                let Some(revision) = changes.iter().map(revision_of).max() else { return };
+                revision
             }
             Update::Resumed { revision } => *revision,
         };
@@ -302,7 +306,7 @@ impl Follower {
 
     fn report(&mut self, ended: &Ended) {
         let reason = with_causes(ended);
-        let known = self.ledger.as_ref().is_some_and(|ledger| !ledger.member().synced.is_empty());
+        let known = !self.view.borrow().member.synced.is_empty();
         let link = match (known, self.last_heard) {
             (true, Some(since)) => Link::Stale { since, reason: reason.clone() },
             _ if ended.is_refusal() => Link::Refused(reason.clone()),
@@ -353,6 +357,30 @@ fn canary(feed: Feed, cluster: &ClusterName, cached: bool) -> String {
     if cached { kind.cache_canary(cluster) } else { kind.canary(cluster) }
 }
 
+/// When the hub was last heard, as far as the state of an earlier connection tells.
+fn last_heard(link: &Link) -> Option<Instant> {
+    match link {
+        Link::Stale { since, .. } => Some(*since),
+        Link::Syncing | Link::Fresh => Some(Instant::now()),
+        Link::Joining(_) | Link::Refused(_) => None,
+    }
+}
+
+/// True if the writer has written: a heartbeat that is taken away is none.
+fn is_beat(update: &Update) -> bool {
+    match update {
+        Update::Reset { .. } | Update::Resumed { .. } => true,
+        Update::Changes { changes, .. } => changes.iter().any(|change| matches!(change, Change::Put(_))),
+    }
+}
+
+fn revision_of(change: &Change) -> u64 {
+    match change {
+        Change::Put(entry) => entry.mod_revision,
+        Change::Delete { revision, .. } => *revision,
+    }
+}
+
 fn keys(update: &Update) -> BTreeSet<&[u8]> {
     match update {
         Update::Reset { entries, .. } => entries.iter().map(|entry| entry.key.as_ref()).collect(),
@@ -367,30 +395,5 @@ fn keys(update: &Update) -> BTreeSet<&[u8]> {
     }
 }
 
-/// Waits between attempts: doubling, with a random part so that many clients do not come at once.
-struct Backoff {
-    next: Duration,
-    random: RandomState,
-    count: u64,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { next: Duration::from_millis(50), random: RandomState::new(), count: 0 }
-    }
-}
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let wait = self.next;
-        self.next = (wait * 2).min(LONGEST_WAIT);
-        self.count += 1;
-        let percent = u32::try_from(self.random.hash_one(self.count) % 50).unwrap_or(0);
-        wait * (75 + percent) / 100
-    }
-}
-
 /// Stock clients give a hub 120 s without a heartbeat (Cilium `pkg/kvstore/etcd.go`).
 const SILENCE: Duration = Duration::from_secs(120);
-/// A hub that comes back is found within this.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);

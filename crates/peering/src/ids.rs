@@ -28,7 +28,12 @@ impl Ids {
         Self { own, taken: Arc::new(watch::Sender::new(BTreeMap::new())) }
     }
 
-    /// Waits until the own cluster's id is known: before that, no peer's can be judged.
+    /// True once the own cluster's id is known: before that, no peer's can be judged.
+    pub fn is_own_known(&self) -> bool {
+        self.taken.borrow().values().any(|name| *name == self.own)
+    }
+
+    /// Waits until the own cluster's id is known.
     pub async fn own_known(&self) {
         let mut taken = self.taken.subscribe();
         let known = taken.wait_for(|ids| ids.values().any(|name| *name == self.own)).await;
@@ -43,7 +48,8 @@ impl Ids {
         self.taken.send_modify(|taken| {
             let holder = taken.get(&id).filter(|holder| *holder != cluster && *cluster != self.own);
             if let Some(holder) = holder {
-                let holder = if *holder == self.own { format!("this cluster ({holder})") } else { holder.to_string() };
+                let holder =
+                    if *holder == self.own { format!("this cluster ({holder})") } else { holder.to_string() };
                 outcome = Err(IdTaken { id, claimant: cluster.clone(), holder });
                 return;
             }
@@ -53,9 +59,9 @@ impl Ids {
         outcome
     }
 
-    /// Gives back the id of a cluster that is no longer followed.
-    pub fn give_back(&self, cluster: &ClusterName) {
-        self.taken.send_modify(|taken| taken.retain(|_, name| name != cluster));
+    /// Gives back the ids of all clusters but the own one and those that are still followed.
+    pub fn keep(&self, is_followed: impl Fn(&ClusterName) -> bool) {
+        self.taken.send_modify(|taken| taken.retain(|_, name| *name == self.own || is_followed(name)));
     }
 }
 
@@ -77,7 +83,8 @@ mod tests {
         assert_eq!(ids.take(&name("tokyo"), id(2)), Ok(()));
         assert_eq!(ids.take(&name("tokyo"), id(3)), Ok(()), "it may change its id");
         assert_eq!(ids.take(&name("osaka"), id(2)), Ok(()), "and the old one is free again");
-        ids.give_back(&name("osaka"));
+        ids.keep(|cluster| cluster.as_str() == "tokyo");
         assert_eq!(ids.take(&name("tokyo"), id(2)), Ok(()));
+        assert!(ids.is_own_known(), "the own one is always kept");
     }
 }

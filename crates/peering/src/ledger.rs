@@ -15,7 +15,7 @@ use topology::record::{Origin, Rejected, identity};
 use topology::snapshot::Member;
 use topology::{NodeName, ServiceName};
 
-use crate::view::Rejections;
+use crate::view::{Rejection, Rejections};
 
 /// A stream of records that is listed and watched on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +88,7 @@ impl Ledger {
         let mut seen = BTreeSet::new();
         for entry in entries {
             if let Some(suffix) = suffix(&prefix, entry.key) {
-                seen.insert(suffix.to_owned());
+                seen.insert(canonical(feed, suffix));
             }
             self.apply(feed, entry);
         }
@@ -102,12 +102,19 @@ impl Ledger {
         }
     }
 
+    /// Takes note that this cluster exports no services, and why: as a complete list without any.
+    pub fn without_services(&mut self, reason: &str) {
+        let feed = Feed::Records(Kind::Services);
+        self.reset(feed, []);
+        self.rejections.add(&feed.to_string(), &feed.prefix(&self.origin, self.cached), reason);
+    }
+
     /// Takes a change of one key. A refused value is counted, and the value known before stays.
     pub fn apply(&mut self, feed: Feed, entry: Entry<'_>) {
         let prefix = feed.prefix(&self.origin, self.cached);
         let Some(suffix) = suffix(&prefix, entry.key) else {
             let found = String::from_utf8_lossy(entry.key).into_owned();
-            self.rejections.add(&feed.to_string(), &found, format!("key is not below {prefix}"));
+            self.rejections.add(&feed.to_string(), &found, &format!("key is not below {prefix}"));
             return;
         };
         let outcome = match entry.value {
@@ -118,9 +125,10 @@ impl Ledger {
             }
         };
         if let Err(rejected) = outcome {
-            let reason = with_causes(&rejected);
-            tracing::warn!(cluster = %self.origin.cluster, key = %format_args!("{prefix}{suffix}"), reason, "record refused");
-            self.rejections.add(&feed.to_string(), &format!("{prefix}{suffix}"), reason);
+            let key = format!("{prefix}{suffix}");
+            let rejection = self.rejections.add(&feed.to_string(), &key, &with_causes(&rejected));
+            let Rejection { key, reason } = rejection;
+            tracing::warn!(cluster = %self.origin.cluster, key, reason, "record refused");
         }
     }
 
@@ -223,7 +231,9 @@ impl Ledger {
         match feed {
             Feed::Records(Kind::Nodes) => self.member.nodes.keys().map(ToString::to_string).collect(),
             Feed::Records(Kind::Services) => self.member.services.keys().map(ToString::to_string).collect(),
-            Feed::Records(Kind::Identities) => self.member.identities.keys().map(ToString::to_string).collect(),
+            Feed::Records(Kind::Identities) => {
+                self.member.identities.keys().map(ToString::to_string).collect()
+            }
             Feed::Records(Kind::Ip) => self.member.addresses.keys().map(key_of_block).collect(),
             Feed::Records(Kind::EndpointSlices | Kind::ServiceExports) => Vec::new(),
             Feed::LocalServices => self.local_services.keys().map(ToString::to_string).collect(),
@@ -233,6 +243,12 @@ impl Ledger {
 
 fn suffix<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(key).ok()?.strip_prefix(prefix).filter(|suffix| !suffix.is_empty())
+}
+
+/// A key's last part as [`Ledger::known`] writes it: one block can have two keys, with and without its length.
+fn canonical(feed: Feed, suffix: &str) -> String {
+    let block = (feed == Feed::Records(Kind::Ip)).then(|| block_of(suffix)).flatten();
+    block.map_or_else(|| suffix.to_owned(), |block| key_of_block(&block))
 }
 
 /// The block that an `ip` key stands for: an address, or an address and a length.
@@ -260,84 +276,4 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use topology::cluster::{ClusterId, MaxClusters};
-
-    const SERVICES: Feed = Feed::Records(Kind::Services);
-
-    fn ledger() -> Ledger {
-        let origin = Origin {
-            cluster: "north".parse().expect("a name"),
-            id: ClusterId::try_from(9).expect("an id"),
-            max: MaxClusters::N255,
-        };
-        Ledger::new(origin, false)
-    }
-
-    fn service(name: &str, backend: &str) -> (Vec<u8>, Vec<u8>) {
-        let value = format!(
-            r#"{{"cluster":"north","namespace":"shop","name":"{name}","frontends":{{}},"backends":{{"{backend}":{{"":{{"Protocol":"TCP","Port":80}}}}}},"labels":{{}},"selector":{{}},"includeExternal":true,"shared":true,"clusterID":9}}"#
-        );
-        (format!("cilium/state/services/v1/north/shop/{name}").into_bytes(), value.into_bytes())
-    }
-
-    fn entry(pair: &(Vec<u8>, Vec<u8>)) -> Entry<'_> {
-        Entry { key: &pair.0, value: Some(&pair.1) }
-    }
-
-    #[test]
-    fn a_complete_list_takes_away_what_is_not_in_it() {
-        let (a, b) = (service("a", "10.9.0.1"), service("b", "10.9.0.2"));
-        let mut ledger = ledger();
-        ledger.reset(SERVICES, [entry(&a), entry(&b)]);
-        assert_eq!(ledger.member().services.len(), 2);
-        ledger.reset(SERVICES, [entry(&b)]);
-        let names: Vec<String> = ledger.member().services.keys().map(ToString::to_string).collect();
-        assert_eq!(names, ["shop/b"]);
-        assert!(ledger.is_synced(&[SERVICES]));
-        assert!(!ledger.is_synced(&[SERVICES, Feed::LocalServices]));
-    }
-
-    #[test]
-    fn a_refused_value_keeps_the_one_before_also_in_a_list() {
-        let good = service("a", "10.9.0.1");
-        let bad = (good.0.clone(), b"not json".to_vec());
-        let mut ledger = ledger();
-        ledger.apply(SERVICES, entry(&good));
-        ledger.apply(SERVICES, entry(&bad));
-        ledger.reset(SERVICES, [entry(&bad)]);
-        assert_eq!(ledger.member().services.len(), 1);
-        let rejections = ledger.rejections();
-        assert_eq!(rejections.count.get("services"), Some(&2));
-        let last = rejections.last.back().expect("it is kept in full");
-        assert_eq!(last.key, "cilium/state/services/v1/north/shop/a");
-        assert!(last.reason.starts_with("value is not the expected JSON: expected"), "{}", last.reason);
-    }
-
-    #[test]
-    fn blocks_and_addresses_have_keys() {
-        let north = |suffix: &str| format!("cilium/state/ip/v1/default/{suffix}").into_bytes();
-        let value = br#"{"IP":"fd00:9::5","Mask":null,"HostIP":"","ID":589825,"Key":0,"Metadata":""}"#;
-        let mut ledger = ledger();
-        let feed = Feed::Records(Kind::Ip);
-        let key = north("fd00:9::5");
-        ledger.apply(feed, Entry { key: &key, value: Some(value) });
-        assert_eq!(ledger.member().addresses.len(), 1);
-        ledger.apply(feed, Entry { key: &key, value: None });
-        ledger.apply(feed, Entry { key: &north("10.9.0.0/24"), value: None });
-        ledger.apply(feed, Entry { key: &north("nonsense"), value: None });
-        assert_eq!((ledger.member().addresses.len(), ledger.rejections()), (0, &Rejections::default()));
-    }
-
-    #[test]
-    fn rejections_are_kept_in_full_only_for_the_last() {
-        let mut ledger = ledger();
-        for n in 0..100 {
-            let key = format!("cilium/state/nodes/v1/north/n{n}").into_bytes();
-            ledger.apply(Feed::Records(Kind::Nodes), Entry { key: &key, value: Some(b"{}") });
-        }
-        assert_eq!(ledger.rejections().count.get("nodes"), Some(&100));
-        assert_eq!(ledger.rejections().last.len(), 20);
-    }
-}
+mod tests;

@@ -65,6 +65,8 @@ pub struct Rejection {
 }
 
 const KEPT: usize = 20;
+/// More than the longest key that Kubernetes names can make.
+const LONGEST: usize = 768;
 
 impl Link {
     /// The state as one word: `joining`, `syncing`, `fresh`, `stale` or `refused`.
@@ -88,12 +90,23 @@ impl Link {
 }
 
 impl Rejections {
-    /// Takes note of one more.
-    pub fn add(&mut self, kind: &str, key: &str, reason: String) {
+    /// Takes note of one more. Both texts can hold what a peer wrote, so only their beginning is kept; what is kept
+    /// is returned.
+    pub fn add(&mut self, kind: &str, key: &str, reason: &str) -> Rejection {
         *self.count.entry(kind.to_owned()).or_default() += 1;
         if self.last.len() == KEPT {
             self.last.pop_front();
         }
-        self.last.push_back(Rejection { key: key.to_owned(), reason });
+        let rejection = Rejection { key: beginning(key), reason: beginning(reason) };
+        self.last.push_back(rejection.clone());
+        rejection
+    }
+}
+
+/// The first [`LONGEST`] bytes of a text, up to a whole character.
+fn beginning(text: &str) -> String {
+    match text.get(..text.floor_char_boundary(LONGEST)) {
+        Some(start) if start.len() < text.len() => format!("{start}…"),
+        _ => text.to_owned(),
     }
 }

@@ -30,6 +30,10 @@ pub struct NodeHealth {
     own_fault: bool,
 }
 
+/// How many probes apart clusters may fall silent and still count as one event: answers on their way when it
+/// happens differ by a few round trips.
+pub const TOGETHER: u32 = 5;
+
 impl ProbeHistory {
     /// Takes note of an answer.
     pub fn answered(&mut self) {
@@ -52,22 +56,29 @@ impl ProbeHistory {
 }
 
 impl NodeHealth {
-    /// Judges from the verdict on each probed node, by cluster and address.
+    /// Judges from the history of each probed node, by cluster and address, where `misses` unanswered probes in a
+    /// row make a node suspect. All nodes are probed equally often.
     ///
     /// A cluster is suspect when every node of it that ever answered is. If that holds for every cluster that
-    /// ever answered, and there are at least two, the fault is presumed to be on this side: all of them failing
-    /// together is less likely than this node's own network or probes failing. With a single peer the two
-    /// cannot be told apart, and the peer is taken to be down.
-    pub fn judge(probed: &BTreeMap<ClusterName, BTreeMap<IpAddr, Reachability>>) -> Self {
-        let evidence = |nodes: &BTreeMap<IpAddr, Reachability>| {
-            let mut known = nodes.values().filter(|r| **r != Reachability::Unprobed).peekable();
-            known.peek()?;
-            Some(known.all(|r| *r == Reachability::Suspect))
+    /// ever answered, there are at least two, and they fell silent within [`TOGETHER`] probes of each other, the
+    /// fault is presumed to be on this side: all of them failing together is less likely than this node's own
+    /// network or probes failing. One that fails while another has long been silent is down itself. With a single
+    /// peer the two cannot be told apart, and the peer is taken to be down.
+    pub fn judge(probed: &BTreeMap<ClusterName, BTreeMap<IpAddr, ProbeHistory>>, misses: u32) -> Self {
+        // How long the last node of a cluster has been silent; nothing if none ever answered.
+        let silent = |nodes: &BTreeMap<IpAddr, ProbeHistory>| {
+            let known = nodes.values().filter(|h| h.answered_once);
+            known.map(|history| history.missed_in_a_row).min()
         };
-        let verdicts: Vec<bool> = probed.values().filter_map(evidence).collect();
+        let silences: Vec<u32> = probed.values().filter_map(silent).collect();
+        let (shortest, longest) = (silences.iter().min().copied(), silences.iter().max().copied());
+        let together = shortest.zip(longest).is_some_and(|(shortest, longest)| {
+            shortest >= misses && longest.saturating_sub(shortest) <= TOGETHER
+        });
+        let verdict = |history: &ProbeHistory| history.reachability(misses);
         Self {
-            nodes: probed.values().flatten().map(|(address, r)| (*address, *r)).collect(),
-            own_fault: verdicts.len() >= 2 && verdicts.iter().all(|suspect| *suspect),
+            nodes: probed.values().flatten().map(|(address, h)| (*address, verdict(h))).collect(),
+            own_fault: silences.len() >= 2 && together,
         }
     }
 
@@ -97,12 +108,38 @@ mod tests {
     use super::*;
     use Reachability::{Reachable, Suspect, Unprobed};
 
-    fn judge(peers: &[&[Reachability]]) -> NodeHealth {
-        let nodes = |p: usize, n: &[Reachability]| {
-            n.iter().enumerate().map(|(i, r)| (IpAddr::from([10, p as u8, 0, i as u8]), *r)).collect()
+    fn silent(probes: u32) -> ProbeHistory {
+        ProbeHistory { answered_once: true, missed_in_a_row: probes }
+    }
+
+    fn judge_histories(peers: &[&[ProbeHistory]]) -> NodeHealth {
+        let nodes = |p: usize, n: &[ProbeHistory]| {
+            n.iter().enumerate().map(|(i, h)| (IpAddr::from([10, p as u8, 0, i as u8]), *h)).collect()
         };
         let name = |p: usize| format!("peer{p}").parse().expect("a name");
-        NodeHealth::judge(&peers.iter().enumerate().map(|(p, n)| (name(p), nodes(p, n))).collect())
+        NodeHealth::judge(&peers.iter().enumerate().map(|(p, n)| (name(p), nodes(p, n))).collect(), 3)
+    }
+
+    fn judge(peers: &[&[Reachability]]) -> NodeHealth {
+        let history = |r: &Reachability| match r {
+            Unprobed => ProbeHistory::default(),
+            Reachable => silent(0),
+            Suspect => silent(3),
+        };
+        let peers: Vec<Vec<ProbeHistory>> = peers.iter().map(|n| n.iter().map(history).collect()).collect();
+        judge_histories(&peers.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_peer_that_fails_after_another_is_down_and_both_are_avoided() {
+        let (first, second) = (IpAddr::from([10, 0, 0, 0]), IpAddr::from([10, 1, 0, 0]));
+        let together = judge_histories(&[&[silent(3)], &[silent(5)]]);
+        assert!(together.own_fault_presumed() && !together.is_avoided(first));
+        let apart = judge_histories(&[&[silent(18_000)], &[silent(3)]]);
+        assert!(!apart.own_fault_presumed());
+        assert!(apart.is_avoided(first) && apart.is_avoided(second));
+        let last_node_counts = judge_histories(&[&[silent(18_000), silent(4)], &[silent(3)]]);
+        assert!(last_node_counts.own_fault_presumed());
     }
 
     #[test]

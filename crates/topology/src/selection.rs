@@ -5,9 +5,12 @@
 //! 1. [`candidates`]: backends that fit the frontend at all (protocol, address family, port name, and
 //!    `internalTrafficPolicy`), as Cilium's `pkg/loadbalancer/writer/writer.go` (`matchesFrontend`).
 //! 2. [`Affinity`]: the table of Cilium's `pkg/clustermesh/selectbackends.go`, exactly.
-//! 3. Last choice: of what the table admits, backends behind a suspect node and terminating ones get new
-//!    connections only if there is nothing better.
+//! 3. Last choice: of what the table admits, terminating backends get new connections only if there is nothing
+//!    better, and backends behind a suspect node only if there are not even those: a terminating one still serves.
+//!    Where the table admits none at all, which is with affinity `local` if every backend is remote and suspect,
+//!    those are the last choice too: a connection that may fail is better than one that is refused.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -78,7 +81,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The backends that fit `frontend` of `service`, those of the own cluster first. O(backends of the service).
+/// The backends that fit `frontend` of `service`, those of the own cluster first. O(n log n) in the backends of the
+/// service.
 pub fn candidates(snapshot: &Snapshot, service: &LocalService, frontend: Frontend<'_>) -> Vec<Candidate> {
     let fits = |address: IpAddr, protocol: Protocol, names: &[String]| {
         protocol == frontend.port.protocol
@@ -102,19 +106,22 @@ pub fn candidates(snapshot: &Snapshot, service: &LocalService, frontend: Fronten
     if !service.global || service.node_local {
         return found;
     }
+    let mut taken: BTreeSet<(IpAddr, u16)> = found.iter().map(|c| (c.address, c.port)).collect();
     for peer in snapshot.peers.values() {
         let Some(remote) = peer.services.get(&service.name) else { continue };
         for b in remote.backends.iter().filter(|b| fits(b.address, b.protocol, &b.port_names)) {
             // A local backend with the same address wins; of two peers, the first by name.
-            if found.iter().any(|c| c.address == b.address && c.port == b.port) {
+            if !taken.insert((b.address, b.port)) {
                 continue;
             }
+            // A pod in its node's network has no record: its address is the node's own.
+            let host = peer.host_of(b.address).unwrap_or(b.address);
             found.push(Candidate {
                 address: b.address,
                 port: b.port,
                 cluster: Some(peer.name.clone()),
                 terminating: false,
-                suspect: peer.host_of(b.address).is_some_and(|host| snapshot.health.is_avoided(host)),
+                suspect: snapshot.health.is_avoided(host),
             });
         }
     }
@@ -129,10 +136,11 @@ pub fn select(affinity: Affinity, candidates: &[Candidate]) -> Vec<Reason> {
 
     let local_active = candidates.iter().any(|c| is_local(c) && active(c));
     let local_healthy = candidates.iter().any(|c| is_local(c) && healthy(c));
+    let no_local = !candidates.iter().any(is_local);
     let remote_healthy = candidates.iter().any(|c| !is_local(c) && healthy(c));
     let (use_local, use_remote) = match affinity {
         Affinity::None => (true, true),
-        Affinity::Local => (true, !local_active && remote_healthy),
+        Affinity::Local => (true, no_local || (!local_active && remote_healthy)),
         Affinity::Remote => (!remote_healthy && local_healthy, true),
     };
     let admitted = |c: &Candidate| if is_local(c) { use_local } else { use_remote };
@@ -140,8 +148,8 @@ pub fn select(affinity: Affinity, candidates: &[Candidate]) -> Vec<Reason> {
     // Of the admitted ones, the best rank that occurs gets the connections.
     let rank = |c: &Candidate| match (healthy(c), c.terminating) {
         (true, false) => 0,
-        (false, _) => 1,
-        (true, true) => 2,
+        (true, true) => 1,
+        (false, _) => 2,
     };
     let best = candidates.iter().filter(|c| admitted(c)).map(rank).min();
     candidates
@@ -225,7 +233,15 @@ mod tests {
         let set = [candidate(1, None, false, false), candidate(2, Some("tokyo"), false, true)];
         assert_eq!(select(Affinity::None, &set), [Reason::Preferred, Reason::Suspect]);
         let alone = [candidate(2, Some("tokyo"), false, true)];
-        assert_eq!(select(Affinity::None, &alone), [Reason::LastChoice]);
+        for affinity in [Affinity::None, Affinity::Local, Affinity::Remote] {
+            assert_eq!(select(affinity, &alone), [Reason::LastChoice], "{affinity:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminating_backend_still_serves_and_a_suspect_one_may_not() {
+        let set = [candidate(1, None, true, false), candidate(2, Some("tokyo"), false, true)];
+        assert_eq!(select(Affinity::None, &set), [Reason::LastChoice, Reason::Suspect]);
     }
 
     #[test]
@@ -249,10 +265,7 @@ mod tests {
         fn some_candidate_is_always_in(set in prop::collection::vec(any_candidate(), 1..20), affinity in 0u8..3) {
             let affinity = [Affinity::None, Affinity::Local, Affinity::Remote][usize::from(affinity)];
             let reasons = select(affinity, &set);
-            // The stock table gives an empty set in one case only: "local" without local backends where no
-            // remote one is healthy. Then nothing is better than anything else, and there is nothing to lose.
-            let only_suspect_remotes = affinity == Affinity::Local && set.iter().all(|c| c.cluster.is_some() && c.suspect);
-            prop_assert!(only_suspect_remotes || reasons.iter().any(|r| r.is_in()), "{:?}", reasons);
+            prop_assert!(reasons.iter().any(|r| r.is_in()), "{:?}", reasons);
         }
 
         #[test]

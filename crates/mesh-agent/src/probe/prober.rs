@@ -1,6 +1,6 @@
 //! Asks the agents of remote nodes, and judges from the answers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -124,7 +124,8 @@ impl Prober {
     }
 
     /// Asks the nodes in `targets`, which may change at any time, for ever.
-    pub async fn run(mut self, targets: watch::Receiver<Targets>) -> std::convert::Infallible {
+    pub async fn run(mut self, mut targets: watch::Receiver<Targets>) -> std::convert::Infallible {
+        targets.mark_changed();
         let mut round = interval(self.timing.interval);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut buffer = [0; LEN + 1];
@@ -132,38 +133,63 @@ impl Prober {
             // Both arms are cancel-safe: a tick or a datagram is taken whole or not at all.
             tokio::select! {
                 _ = round.tick() => {
-                    let wanted = targets.borrow().clone();
-                    self.follow(&wanted);
-                    self.expire();
-                    self.ask().await;
-                    self.judge();
+                    // An error means that nobody changes them any more.
+                    if targets.has_changed().unwrap_or(false) {
+                        let wanted = targets.borrow_and_update().clone();
+                        self.follow(&wanted);
+                    }
+                    self.round().await;
                 }
                 received = self.socket.recv_from(&mut buffer) => {
                     // An ICMP error to an earlier probe shows here; its silence is what counts.
                     let Ok((len, _)) = received else { continue };
-                    if let Some(Packet::Answer { nonce, seen }) = buffer.get(..len).and_then(Packet::decode) {
-                        self.answered(nonce, seen.ip());
-                    }
+                    self.take(buffer.get(..len));
                 }
             }
         }
     }
 
-    fn follow(&mut self, targets: &Targets) {
-        self.nodes.retain(|(cluster, address), _| {
-            targets.get(cluster).is_some_and(|nodes| nodes.contains(address))
-        });
-        for (cluster, nodes) in targets {
-            for address in nodes {
-                self.nodes.entry((cluster.clone(), *address)).or_default();
+    async fn round(&mut self) {
+        // After a pause of this process, answers may wait here: they count before silence does.
+        self.drain();
+        self.expire();
+        self.ask().await;
+        self.judge();
+    }
+
+    /// Takes what has arrived; no more than could have been asked for, so that a flood does not hold up a round.
+    fn drain(&mut self) {
+        let mut buffer = [0; LEN + 1];
+        for _ in 0..self.nodes.len() * OPEN {
+            match self.socket.try_recv_from(&mut buffer) {
+                Ok((len, _)) => self.take(buffer.get(..len)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An ICMP error to an earlier probe.
+                Err(_) => {}
             }
+        }
+    }
+
+    fn take(&mut self, datagram: Option<&[u8]>) {
+        if let Some(Packet::Answer { nonce, seen }) = datagram.and_then(Packet::decode) {
+            self.answered(nonce, seen.ip());
+        }
+    }
+
+    fn follow(&mut self, targets: &Targets) {
+        let wanted = targets.iter().flat_map(|(cluster, nodes)| nodes.iter().map(|n| (cluster.clone(), *n)));
+        let wanted: BTreeSet<(ClusterName, IpAddr)> = wanted.collect();
+        self.nodes.retain(|node, _| wanted.contains(node));
+        for node in wanted {
+            self.nodes.entry(node).or_default();
         }
         self.waiting.retain(|_, node| self.nodes.contains_key(node));
     }
 
     fn expire(&mut self) {
         for probed in self.nodes.values_mut() {
-            for open in probed.open.iter_mut().filter(|o| !o.missed && o.at.elapsed() >= self.timing.timeout) {
+            for open in probed.open.iter_mut().filter(|o| !o.missed && o.at.elapsed() >= self.timing.timeout)
+            {
                 open.missed = true;
                 probed.history.missed();
             }
@@ -208,40 +234,43 @@ impl Prober {
     }
 
     fn judge(&mut self) {
-        let mut verdicts: BTreeMap<ClusterName, BTreeMap<IpAddr, Reachability>> = BTreeMap::new();
+        let mut histories: BTreeMap<ClusterName, BTreeMap<IpAddr, ProbeHistory>> = BTreeMap::new();
         for ((cluster, address), probed) in &self.nodes {
-            let verdict = probed.history.reachability(self.timing.misses);
-            verdicts.entry(cluster.clone()).or_default().insert(*address, verdict);
+            histories.entry(cluster.clone()).or_default().insert(*address, probed.history);
         }
-        let health = NodeHealth::judge(&verdicts);
+        let health = NodeHealth::judge(&histories, self.timing.misses);
         let before = Arc::clone(&self.health.borrow());
         if *before != health {
-            self.tell(&before, &health, &verdicts);
+            self.tell(&before, &health);
             self.health.send_replace(Arc::new(health));
             self.changed.notify_one();
         }
-        self.reports.send_replace(self.nodes.iter().map(|(node, p)| report(node, p, self.timing.misses)).collect());
+        self.reports
+            .send_replace(self.nodes.iter().map(|(node, p)| report(node, p, self.timing.misses)).collect());
     }
 
-    fn tell(
-        &self,
-        before: &NodeHealth,
-        now: &NodeHealth,
-        verdicts: &BTreeMap<ClusterName, BTreeMap<IpAddr, Reachability>>,
-    ) {
-        for (cluster, nodes) in verdicts {
-            for (address, verdict) in nodes.iter().filter(|(a, v)| before.of(**a) != **v) {
-                match verdict {
-                    Reachability::Suspect => {
-                        warn!(%cluster, %address, misses = self.timing.misses, "node no longer answers probes: its backends are last choice");
-                    }
-                    Reachability::Reachable => info!(%cluster, %address, "node answers probes"),
-                    Reachability::Unprobed => {}
+    fn tell(&self, before: &NodeHealth, now: &NodeHealth) {
+        for (cluster, address) in self.nodes.keys().filter(|(_, a)| before.of(*a) != now.of(*a)) {
+            match now.of(*address) {
+                Reachability::Suspect => {
+                    let misses = self.timing.misses;
+                    let last_choice = now.is_avoided(*address);
+                    warn!(%cluster, %address, misses, last_choice, "node no longer answers probes");
                 }
+                Reachability::Reachable => info!(%cluster, %address, "node answers probes"),
+                Reachability::Unprobed => {}
             }
         }
-        if now.own_fault_presumed() && !before.own_fault_presumed() {
-            warn!("no peer answers probes any more: the fault is presumed to be on this side, and traffic stays as it is");
+        match (before.own_fault_presumed(), now.own_fault_presumed()) {
+            (false, true) => warn!(
+                "all peers fell silent together: the fault is presumed to be on this side, no backend is last choice for it"
+            ),
+            (true, false) => {
+                info!(
+                    "the fault is no longer presumed to be on this side: silent nodes' backends are last choice"
+                );
+            }
+            (true, true) | (false, false) => {}
         }
     }
 }
@@ -267,5 +296,36 @@ fn report((cluster, address): &(ClusterName, IpAddr), probed: &Probed, misses: u
         seen_as: probed.seen_as,
         sent: probed.sent,
         answered: probed.answered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::responder::respond;
+
+    const TIMEOUT: Duration = Duration::from_millis(20);
+
+    /// A machine that stands still for a second must not send its traffic elsewhere.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn answers_that_waited_for_this_process_count() {
+        let responder = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let address = responder.local_addr().expect("an address");
+        tokio::spawn(respond(responder));
+        let timing = Timing { interval: TIMEOUT, timeout: TIMEOUT, misses: 3 };
+        let mut prober = Prober::bind(address.port(), timing, Arc::default()).await.expect("a socket");
+        prober.follow(&Targets::from([("tokyo".parse().expect("a name"), vec![address.ip()])]));
+        prober.ask().await;
+        prober.socket.readable().await.expect("an answer");
+        prober.round().await;
+        assert_eq!(prober.health().borrow().of(address.ip()), Reachability::Reachable);
+        for _ in 0..timing.misses {
+            prober.ask().await;
+        }
+        // The pause, longer than any answer may take.
+        std::thread::sleep(10 * TIMEOUT);
+        prober.socket.readable().await.expect("an answer");
+        prober.round().await;
+        assert_eq!(prober.health().borrow().of(address.ip()), Reachability::Reachable);
     }
 }

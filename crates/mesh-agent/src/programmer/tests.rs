@@ -10,7 +10,11 @@ fn frontend(n: u8) -> FrontendKey {
 }
 
 fn backend(n: u8) -> Backend {
-    Backend::new(format!("10.{}.0.{n}:8080", 1 + n % 3).parse().expect("an address"), Protocol::Tcp, u16::from(1 + n % 3))
+    Backend::new(
+        format!("10.{}.0.{n}:8080", 1 + n % 3).parse().expect("an address"),
+        Protocol::Tcp,
+        u16::from(1 + n % 3),
+    )
 }
 
 fn image(frontends: &[(u8, Vec<u8>)], addresses: &[u8]) -> Image {
@@ -117,6 +121,36 @@ async fn an_audit_finds_and_mends_what_somebody_else_changed() {
     assert_eq!(drift, 2);
     step(&mut programmer, &wanted, Instant::now());
     assert_eq!(seen(programmer.maps_mut()), wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_make_no_sense_are_written_anew_or_go() {
+    let mut maps = MemoryMaps::new(8);
+    maps.set_backend(7, backend(1)).expect("memory");
+    maps.set_slots(0, &[7, 9]).expect("memory");
+    let entry =
+        |offset, count| ServiceEntry { slots_offset: offset, slots_count: count, service_id: 1, flags: 0 };
+    // A slot without a backend, a slice of somebody else, and one outside the array.
+    for (n, entry) in [(1, entry(0, 2)), (2, entry(1, 1)), (3, entry(100, 1))] {
+        maps.set_service(frontend(n), entry).expect("memory");
+    }
+    let mut programmer = Programmer::recover(maps).expect("memory");
+    assert_eq!(programmer.applied(), &Image::default());
+    let wanted = image(&[(1, vec![1])], &[]);
+    assert_eq!(step(&mut programmer, &wanted, Instant::now()).failures, Vec::<String>::new());
+    assert_eq!(seen(programmer.maps_mut()), wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_does_not_end_a_grace_period() {
+    let mut programmer = Programmer::recover(MemoryMaps::new(4)).expect("memory");
+    let start = Instant::now();
+    step(&mut programmer, &image(&[(1, vec![1, 2])], &[]), start);
+    step(&mut programmer, &image(&[(1, vec![3])], &[]), start);
+    let (mut programmer, drift) = programmer.audit().expect("memory");
+    assert_eq!((drift, programmer.available_slots(), programmer.backends()), (0, 1, 3));
+    programmer.release(start + GRACE);
+    assert_eq!((programmer.available_slots(), programmer.backends()), (3, 1));
 }
 
 fn any_image() -> impl Strategy<Value = Image> {

@@ -83,8 +83,7 @@ impl IpValue {
             None => Some(IpNet::from(address)),
             Some(mask) => {
                 let mask = STANDARD.decode(mask).ok()?;
-                let bits: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
-                IpNet::new(address, u8::try_from(bits).ok()?).ok()
+                super::node::block_of(address, &mask)
             }
         }
     }

@@ -126,13 +126,18 @@ impl GoIpNet {
     pub fn block(&self) -> Option<IpNet> {
         let address: IpAddr = self.ip.parse().ok()?;
         let mask = STANDARD.decode(&self.mask).ok()?;
-        let bits: u32 = mask.iter().map(|byte| byte.leading_ones()).sum();
-        let contiguous = mask.iter().map(|byte| byte.count_ones()).sum::<u32>() == bits
-            && mask.iter().skip_while(|byte| **byte == 0xff).skip(1).all(|byte| *byte == 0);
-        let sized = matches!((address, mask.len()), (IpAddr::V4(_), 4) | (IpAddr::V6(_), 16));
-        let length = u8::try_from(bits).ok().filter(|_| contiguous && sized)?;
-        IpNet::new(address, length).ok().map(|net| net.trunc())
+        block_of(address, &mask).map(|net| net.trunc())
     }
+}
+
+/// The block of an address and a mask of its family, host bits kept; `None` if the mask has a hole.
+pub(super) fn block_of(address: IpAddr, mask: &[u8]) -> Option<IpNet> {
+    let bits: u32 = mask.iter().map(|byte| byte.leading_ones()).sum();
+    let contiguous = mask.iter().map(|byte| byte.count_ones()).sum::<u32>() == bits
+        && mask.iter().skip_while(|byte| **byte == 0xff).skip(1).all(|byte| *byte == 0);
+    let sized = matches!((address, mask.len()), (IpAddr::V4(_), 4) | (IpAddr::V6(_), 16));
+    let length = u8::try_from(bits).ok().filter(|_| contiguous && sized)?;
+    IpNet::new(address, length).ok()
 }
 
 impl From<IpNet> for GoIpNet {
