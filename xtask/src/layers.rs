@@ -14,17 +14,17 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("ebpf-types", &[]),
     ("mesh-runtime", &[]),
     // level 1
-    ("pki", &["topology"]),
+    ("pki", &["topology", "mesh-runtime"]),
     ("kvstore", &[]),
     ("ebpf-loader", &["ebpf-types"]),
     // level 2
-    ("peering", &["topology", "pki", "kvstore"]),
+    ("peering", &["topology", "mesh-runtime", "pki", "kvstore"]),
     // level 3
     ("mesh-apiserver", &["topology", "mesh-runtime", "pki", "kvstore"]),
     ("mesh-agent", &["topology", "mesh-runtime", "ebpf-types", "ebpf-loader", "peering"]),
     ("meshctl", &["topology", "pki"]),
     // level 4: daemons only as child processes
-    ("e2e", &["topology", "ebpf-types", "ebpf-loader"]),
+    ("e2e", &["topology", "ebpf-types", "ebpf-loader", "kvstore", "pki"]),
     ("xtask", &[]),
 ];
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_runtime::Chain;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
@@ -245,7 +246,7 @@ impl Found {
                 }
             },
             Err(error) => {
-                self.problems.insert(file, crate::ledger::with_causes(&error));
+                self.problems.insert(file, Chain(&error).to_string());
             }
         }
     }

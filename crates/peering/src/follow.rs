@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll};
 use kvstore::client::{Change, Client, Resume, Update};
 use kvstore::range::KeyRange;
+use mesh_runtime::Chain;
 use pki::client::Connector;
 use pki::{Credentials, Expected, Files, LiveCredentials, PeerIdentity};
 use tokio::sync::{Notify, watch};
@@ -31,7 +32,7 @@ use tracing::{info, warn};
 use crate::config::HubConfig;
 use crate::dial::dial;
 use crate::ids::Ids;
-use crate::ledger::{Entry, Feed, Ledger, with_causes};
+use crate::ledger::{Entry, Feed, Ledger};
 use crate::view::{Link, Rejections, View};
 
 use backoff::{Backoff, LONGEST_WAIT};
@@ -305,7 +306,7 @@ impl Follower {
     }
 
     fn report(&mut self, ended: &Ended) {
-        let reason = with_causes(ended);
+        let reason = Chain(ended).to_string();
         let known = !self.view.borrow().member.synced.is_empty();
         let link = match (known, self.last_heard) {
             (true, Some(since)) => Link::Stale { since, reason: reason.clone() },

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use mesh_runtime::Chain;
 use topology::record::ip::IpEntry;
 use topology::record::key::{self, Kind};
 use topology::record::local::LocalService;
@@ -126,9 +127,13 @@ impl Ledger {
         };
         if let Err(rejected) = outcome {
             let key = format!("{prefix}{suffix}");
-            let rejection = self.rejections.add(&feed.to_string(), &key, &with_causes(&rejected));
+            let (count, rejection) =
+                self.rejections.add(&feed.to_string(), &key, &Chain(&rejected).to_string());
             let Rejection { key, reason } = rejection;
-            tracing::warn!(cluster = %self.origin.cluster, key, reason, "record refused");
+            // The first few by name, then ever fewer: a peer with a million bad records does not own the log.
+            if count <= NAMED || count.is_power_of_two() {
+                tracing::warn!(cluster = %self.origin.cluster, key, reason, refused = count, "record refused");
+            }
         }
     }
 
@@ -241,6 +246,9 @@ impl Ledger {
     }
 }
 
+/// How many refused records of a kind are all named in the log.
+const NAMED: u64 = 32;
+
 fn suffix<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(key).ok()?.strip_prefix(prefix).filter(|suffix| !suffix.is_empty())
 }
@@ -261,18 +269,6 @@ fn block_of(suffix: &str) -> Option<ipnet::IpNet> {
 
 fn key_of_block(block: &ipnet::IpNet) -> String {
     if block.prefix_len() == block.max_prefix_len() { block.addr().to_string() } else { block.to_string() }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

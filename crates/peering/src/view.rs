@@ -91,15 +91,17 @@ impl Link {
 
 impl Rejections {
     /// Takes note of one more. Both texts can hold what a peer wrote, so only their beginning is kept; what is kept
-    /// is returned.
-    pub fn add(&mut self, kind: &str, key: &str, reason: &str) -> Rejection {
-        *self.count.entry(kind.to_owned()).or_default() += 1;
+    /// is returned, and how many of that kind there were by now.
+    pub fn add(&mut self, kind: &str, key: &str, reason: &str) -> (u64, Rejection) {
+        let count = self.count.entry(kind.to_owned()).or_default();
+        *count += 1;
+        let count = *count;
         if self.last.len() == KEPT {
             self.last.pop_front();
         }
         let rejection = Rejection { key: beginning(key), reason: beginning(reason) };
         self.last.push_back(rejection.clone());
-        rejection
+        (count, rejection)
     }
 }
 

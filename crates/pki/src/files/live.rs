@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_runtime::Chain;
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -141,7 +142,7 @@ impl Reloader {
                 self.state.send_replace(State { current: Arc::new(credentials), problem: None });
             }
             Err(error) => {
-                let problem = chain(&error);
+                let problem = Chain(&error).to_string();
                 let known = self.state.borrow().problem.as_ref() == Some(&problem);
                 if !known {
                     warn!(error = %problem, "certificate files not usable, the last good ones stay in use");
@@ -155,17 +156,6 @@ impl Reloader {
 
 fn bytes(files: &Files) -> Vec<Option<Vec<u8>>> {
     files.paths().map(|path| super::read_bounded(path).ok()).collect()
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 const POLL: Duration = Duration::from_secs(10);
