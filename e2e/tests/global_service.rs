@@ -1,8 +1,8 @@
 //! A global service is answered by the backends of every cluster, over TCP and UDP, IPv4 and IPv6.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::scenario::{self, BACKENDS, UDP_MAPPED, UDP4, UDP6, URL_MAPPED, URL4, URL6};
-use e2e::{ServiceManifest, Tally};
+use e2e::{Daemon, ServiceManifest, Tally};
 
 /// With 400 answers and a quarter for the smallest cluster, 40 % away from it is more than four standard deviations.
 const COUNT: u64 = 400;
@@ -85,4 +85,35 @@ async fn a_service_that_is_not_global_is_answered_by_nobody_through_us() -> Resu
         client.http("http://10.96.0.11/").timeout(std::time::Duration::from_millis(300)).run().await?;
     ensure!(tally.answered() == 0, "{tally}");
     lab.finish().await
+}
+
+#[tokio::test]
+async fn what_is_counted_is_what_happened() -> Result<()> {
+    let lab = scenario::running("metrics").await?;
+    let agent = Daemon::agent("paris", "n1");
+    let before = translated(&lab.get(&agent, "/metrics").await?)?;
+    lab.client("paris", "n1")?.http(URL4).count(50).run().await?;
+    let text = lab.get(&agent, "/metrics").await?;
+    let after = translated(&text)?;
+    ensure!(
+        after == before + 50,
+        "50 connections were made, {before} before and {after} after were counted:\n{text}"
+    );
+    for series in [
+        r#"mesh_agent_hubs{cluster="paris",state="fresh"} 1"#,
+        r#"mesh_agent_hubs{cluster="tokyo",state="fresh"} 1"#,
+        r#"mesh_agent_remote_nodes{cluster="tokyo",state="reachable"} 2"#,
+        "mesh_agent_frontends_without_backends 0",
+        "mesh_agent_map_write_failures_total 0",
+    ] {
+        ensure!(text.lines().any(|line| line == series), "no line {series:?} in\n{text}");
+    }
+    lab.finish().await
+}
+
+/// TCP connections that the programs sent on to a backend.
+fn translated(metrics: &str) -> Result<u64> {
+    let series = r#"mesh_agent_datapath_total{event="translated_tcp"} "#;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+    Ok(value.with_context(|| format!("no series {series} in\n{metrics}"))?.parse()?)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use axum::routing::get;
 use clap::Parser;
-use ebpf_loader::{Capacities, Config, DataPlane};
+use ebpf_loader::{Capacities, Config, DataPlane, Maps};
 use mesh_runtime::{Admin, AdminPages, LogFormat, Readiness, Shutdown, TaskSet};
 use peering::config::HubConfig;
 use peering::directory::Directory;
@@ -22,9 +22,10 @@ use topology::cluster::MaxClusters;
 use topology::{ClusterName, NodeName};
 use tracing::info;
 
+use crate::metrics::AgentCollector;
 use crate::probe::prober::{Prober, Timing};
 use crate::probe::responder::respond;
-use crate::reconcile::{Metrics, Reconciler};
+use crate::reconcile::Reconciler;
 use crate::sources::Sources;
 use crate::status::Shown;
 
@@ -107,10 +108,14 @@ pub async fn build(args: Args) -> anyhow::Result<Bound> {
     let prober =
         Prober::bind(port, timing, Arc::clone(&changed)).await.context("open a socket for probes")?;
 
-    let config = Config { pin_dir: args.pin_dir, cgroup: args.cgroup, capacities: Capacities::default() };
+    let pin_dir = args.pin_dir;
+    let config = Config { pin_dir: pin_dir.clone(), cgroup: args.cgroup, capacities: Capacities::default() };
     let data_plane = tokio::task::spawn_blocking(move || DataPlane::open(&config))
         .await
         .context("open the data plane")??;
+
+    // A second handle on the maps: the counters are read at each scrape, beside the loop that owns them.
+    let counters = Maps::open_pinned(&pin_dir).context("open the maps for their counters")?;
 
     let ids = Ids::new(args.cluster_name.clone());
     let max = MaxClusters::default();
@@ -127,10 +132,10 @@ pub async fn build(args: Args) -> anyhow::Result<Bound> {
 
     let mut registry = Registry::with_prefix("mesh_agent");
     let readiness = Readiness::new();
-    let metrics = Metrics::register(&mut registry);
     let sources = Sources { node: args.node_name.clone(), own, peers, health: prober.health() };
     let first_sync = readiness.block("first complete lists of the own hub in the maps");
-    let reconciler = Reconciler::new(sources, changed, data_plane, metrics, first_sync)?;
+    let reconciler = Reconciler::new(sources, changed, data_plane, first_sync)?;
+    AgentCollector::register(&mut registry, reconciler.shown(), prober.reports(), counters);
     Ok(Bound {
         admin,
         responder,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ebpf_types::{Backend, FrontendKey, IpcacheEntry, IpcacheKey, Protocol};
+use ipnet::IpNet;
 use topology::record::Protocol as ServiceProtocol;
 use topology::selection::{Candidate, Frontend, Reason, candidates, select};
 use topology::snapshot::{Member, Snapshot};
@@ -76,12 +77,48 @@ pub fn desired(snapshot: &Snapshot) -> Desired {
         }
     }
     // The own cluster first: a peer's claim never displaces it (Cilium `pkg/source/source.go`).
-    add_addresses(&mut desired, &snapshot.own);
-    for peer in snapshot.peers.values() {
-        add_addresses(&mut desired, peer);
-        add_nodes(&mut desired, peer);
+    let members = std::iter::once(&snapshot.own).chain(snapshot.peers.values());
+    for member in members {
+        let cluster = member.id.map_or(0, topology::ClusterId::get);
+        for (block, identity, node) in addresses(member, snapshot) {
+            if let Some(key) = IpcacheKey::new(block.addr(), block.prefix_len()) {
+                claim(&mut desired, key, IpcacheEntry::new(identity.0, cluster, node), member);
+            }
+        }
     }
     desired
+}
+
+/// Who is where in a cluster: its nodes, which send with their own addresses too, and its endpoints. A record of an
+/// endpoint says more than that its address is a node's, so it comes last.
+fn addresses(
+    member: &Member,
+    snapshot: &Snapshot,
+) -> impl Iterator<Item = (IpNet, Identity, Option<IpAddr>)> {
+    let own = member.name == snapshot.own.name;
+    let nodes = member.nodes.values().flat_map(move |node| {
+        let here = own && node.name == snapshot.node;
+        let identity = if here { Identity::HOST } else { Identity::REMOTE_NODE };
+        node.addresses.iter().map(move |address| (IpNet::from(*address), identity, Some(*address)))
+    });
+    nodes.chain(member.addresses.values().map(|entry| (entry.block, entry.identity, entry.host)))
+}
+
+/// Gives an address to a cluster, unless another has it already.
+fn claim(desired: &mut Desired, key: IpcacheKey, entry: IpcacheEntry, member: &Member) {
+    match desired.image.ipcache.get(&key) {
+        Some(held) if held.cluster_id != entry.cluster_id => {
+            let (address, length) = key.prefix();
+            desired.conflicts.push(Conflict {
+                object: format!("address {address}/{length}"),
+                holder: format!("cluster id {}", held.cluster_id),
+                claimant: format!("cluster {}", member.name),
+            });
+        }
+        _ => {
+            desired.image.ipcache.insert(key, entry);
+        }
+    }
 }
 
 fn cluster_id(snapshot: &Snapshot, candidate: &Candidate) -> u16 {
@@ -90,34 +127,6 @@ fn cluster_id(snapshot: &Snapshot, candidate: &Candidate) -> u16 {
         Some(name) => snapshot.peers.get(name),
     };
     member.and_then(|m| m.id).map_or(0, topology::ClusterId::get)
-}
-
-fn add_addresses(desired: &mut Desired, member: &Member) {
-    let cluster = member.id.map_or(0, topology::ClusterId::get);
-    for entry in member.addresses.values() {
-        let Some(key) = IpcacheKey::new(entry.block.addr(), entry.block.prefix_len()) else { continue };
-        let value = IpcacheEntry::new(entry.identity.0, cluster, entry.host);
-        match desired.image.ipcache.get(&key) {
-            Some(held) if held.cluster_id != cluster => desired.conflicts.push(Conflict {
-                object: format!("address {}", entry.block),
-                holder: format!("cluster id {}", held.cluster_id),
-                claimant: format!("cluster {}", member.name),
-            }),
-            _ => {
-                desired.image.ipcache.insert(key, value);
-            }
-        }
-    }
-}
-
-/// Nodes of other clusters send with their own addresses too, as `remote-node`.
-fn add_nodes(desired: &mut Desired, peer: &Member) {
-    let cluster = peer.id.map_or(0, topology::ClusterId::get);
-    let addresses = peer.nodes.values().flat_map(|node| node.addresses.iter().copied());
-    for address in addresses {
-        let entry = IpcacheEntry::new(Identity::REMOTE_NODE.0, cluster, Some(address));
-        desired.image.ipcache.entry(IpcacheKey::host(address)).or_insert(entry);
-    }
 }
 
 /// The data path balances TCP and UDP.

@@ -14,7 +14,7 @@
 //! * [`programmer`]: carries a plan out on [`maps`], in an order in which no client ever sees a half-made service.
 //! * [`slots`]: which slice of the flat slot array is whose.
 //! * [`probe`]: UDP to the agents of remote nodes, and the answers to theirs.
-//! * [`reconcile`]: the loop. [`status`]: what it says about itself.
+//! * [`reconcile`]: the loop. [`status`] and [`metrics`]: what it says about itself.
 //!
 //! The agent knows no Kubernetes and keeps nothing of its own on disk: what it needs after a restart it reads
 //! back from the kernel, before its first write.
@@ -23,6 +23,7 @@ pub mod app;
 pub mod desired;
 pub mod image;
 pub mod maps;
+pub mod metrics;
 pub mod plan;
 pub mod probe;
 pub mod programmer;

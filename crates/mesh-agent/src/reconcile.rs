@@ -5,9 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_runtime::{BlockReady, Chain};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -34,23 +31,8 @@ pub struct Reconciler<M> {
     shown: watch::Sender<Option<Arc<Shown>>>,
     targets: watch::Sender<Targets>,
     reconciled: Reconciled,
-    metrics: Metrics,
     ready: Option<BlockReady>,
     retry: Retry,
-}
-
-/// What the loop counts.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    runs: Counter,
-    written: Counter,
-    failures: Counter,
-    drift: Counter,
-    frontends: Gauge,
-    backends: Gauge,
-    addresses: Gauge,
-    free_slots: Gauge,
-    conflicts: Gauge,
 }
 
 /// When failed steps are tried again.
@@ -68,7 +50,6 @@ impl<M: Maps> Reconciler<M> {
         sources: Sources,
         changed: Arc<Notify>,
         maps: M,
-        metrics: Metrics,
         ready: BlockReady,
     ) -> Result<Self, crate::maps::MapError> {
         let programmer = Programmer::recover(maps)?;
@@ -88,7 +69,6 @@ impl<M: Maps> Reconciler<M> {
             shown: watch::Sender::new(None),
             targets: watch::Sender::new(Targets::new()),
             reconciled: Reconciled::never("the first complete lists of the own hub"),
-            metrics,
             ready: Some(ready),
             retry: Retry { wait: Retry::FIRST, at: None },
         })
@@ -153,9 +133,6 @@ impl<M: Maps> Reconciler<M> {
             warn!(error = failure, "map entry not written, it is tried again");
         }
         self.retry.after(outcome.failures.is_empty());
-        self.metrics.runs.inc();
-        self.metrics.written.inc_by(outcome.done as u64);
-        self.metrics.failures.inc_by(outcome.failures.len() as u64);
         self.reconciled.ran(started, outcome);
         let targets = probe_targets(&heard.snapshot);
         self.targets.send_if_modified(|before| {
@@ -171,14 +148,6 @@ impl<M: Maps> Reconciler<M> {
     }
 
     fn show(&self, heard: crate::sources::Heard, wanted: Desired) {
-        let gauge = |gauge: &Gauge, n: usize| {
-            gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
-        };
-        gauge(&self.metrics.frontends, self.programmer.applied().frontends.len());
-        gauge(&self.metrics.backends, self.programmer.backends());
-        gauge(&self.metrics.addresses, self.programmer.applied().ipcache.len());
-        gauge(&self.metrics.free_slots, self.programmer.available_slots() as usize);
-        gauge(&self.metrics.conflicts, wanted.conflicts.len());
         let shown = Shown::new(heard, wanted, &self.programmer, self.reconciled.clone());
         self.shown.send_replace(Some(Arc::new(shown)));
     }
@@ -190,35 +159,9 @@ impl<M: Maps> Reconciler<M> {
         if drift > 0 {
             warn!(entries = drift, "maps were changed by somebody else; they are mended");
         }
-        self.metrics.drift.inc_by(drift as u64);
         let mut reconciled = self.reconciled;
         reconciled.drift += drift as u64;
         Ok(Self { programmer, reconciled, ..self })
-    }
-}
-
-impl Metrics {
-    /// Registers the metrics; the owner gives the prefix.
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register("reconcile_runs", "Runs of the reconcile loop", metrics.runs.clone());
-        registry.register("map_writes", "Map entries written or removed", metrics.written.clone());
-        registry.register("map_write_failures", "Map operations that failed", metrics.failures.clone());
-        registry.register("map_drift", "Map entries that an audit had to mend", metrics.drift.clone());
-        registry.register("frontends", "Frontends in the maps", metrics.frontends.clone());
-        registry.register("backends", "Backends in the maps", metrics.backends.clone());
-        registry.register(
-            "ipcache_entries",
-            "Addresses with an identity in the maps",
-            metrics.addresses.clone(),
-        );
-        registry.register("free_slots", "Slots that no service uses", metrics.free_slots.clone());
-        registry.register(
-            "conflicts",
-            "Claims to one frontend or address that were not granted",
-            metrics.conflicts.clone(),
-        );
-        metrics
     }
 }
 
@@ -257,7 +200,7 @@ mod tests {
             health: watch::channel(Arc::default()).1,
         };
         let ready = mesh_runtime::Readiness::new().block("a test");
-        Reconciler::new(sources, Arc::default(), maps, Metrics::default(), ready).expect("memory")
+        Reconciler::new(sources, Arc::default(), maps, ready).expect("memory")
     }
 
     fn own() -> View {

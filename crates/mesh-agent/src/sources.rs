@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use peering::directory::Peers;
-use peering::view::{Link, View};
+use peering::view::View;
 use tokio::sync::watch;
 use topology::health::NodeHealth;
 use topology::record::Kind;
@@ -92,12 +92,5 @@ impl Sources {
             views,
             problems: peers.problems,
         }
-    }
-}
-
-impl Heard {
-    /// True if the own hub's connection is as good as it can be.
-    pub fn own_is_fresh(&self) -> bool {
-        self.views.first().is_some_and(|(_, view)| matches!(view.link, Link::Fresh))
     }
 }

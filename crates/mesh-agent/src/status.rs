@@ -7,7 +7,6 @@ use peering::view::{Link, View};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use topology::ClusterName;
-use topology::record::Kind;
 
 use crate::desired::{Conflict, Decision, Desired};
 use crate::image::Image;
@@ -29,6 +28,8 @@ pub struct Reconciled {
     pub runs: u64,
     /// Map entries written since the start.
     pub written: u64,
+    /// Map operations that failed since the start.
+    pub failed: u64,
     /// Entries that an audit found otherwise than they should have been, since the start.
     pub drift: u64,
     /// What failed in the last run, and is tried again.
@@ -104,6 +105,7 @@ impl Shown {
                 "tookMicros": self.reconciled.took_micros,
                 "runs": self.reconciled.runs,
                 "written": self.reconciled.written,
+                "failed": self.reconciled.failed,
                 "drift": self.reconciled.drift,
                 "failures": self.reconciled.failures,
             },
@@ -193,6 +195,7 @@ impl Reconciled {
             took_micros: 0,
             runs: 0,
             written: 0,
+            failed: 0,
             drift: 0,
             failures: Vec::new(),
         }
@@ -205,6 +208,7 @@ impl Reconciled {
         self.took_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.runs += 1;
         self.written += outcome.done as u64;
+        self.failed += outcome.failures.len() as u64;
         self.failures = outcome.failures;
     }
 }
@@ -215,8 +219,7 @@ fn hub(name: &ClusterName, view: &View) -> Value {
         Link::Stale { since, .. } => Some(since.elapsed().as_secs()),
         _ => None,
     };
-    let synced: BTreeMap<String, bool> =
-        Kind::ALL.into_iter().map(|kind| (kind.to_string(), member.synced.contains(&kind))).collect();
+    let synced: Vec<String> = member.synced.iter().map(ToString::to_string).collect();
     json!({
         "cluster": name,
         "id": member.id,
