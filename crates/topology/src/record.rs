@@ -12,7 +12,7 @@
 //! | [`identity`] | `cilium/state/identities/v1/id/<number>` | label list |
 //! | [`ip`] | `cilium/state/ip/v1/default/<address>` | JSON |
 //! | [`service`] | `cilium/state/services/v1/<cluster>/<ns>/<name>` | JSON |
-//! | [`slice`] | `cilium/state/endpointslices/v1/<cluster>/<ns>/<slice>` | zstd of protobuf |
+//! | [`mod@slice`] | `cilium/state/endpointslices/v1/<cluster>/<ns>/<slice>` | zstd of protobuf |
 //! | [`local`] | `isthmus/v1/local/services/<ns>/<name>` | JSON, our own |
 
 pub mod config;
