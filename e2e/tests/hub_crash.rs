@@ -92,6 +92,14 @@ async fn the_own_hub_may_be_down() -> Result<()> {
     lab.stop_pod("berlin", "echo-1").await?;
     load.until("berlin is out", 60, SOON, |tally| tally.expect_clusters(&["paris", "tokyo"])).await?;
     lab.restart(&hub).await?;
+    // The agent is connected to the hub that came back, so what this says has been taken into account.
+    let agent = Daemon::agent("paris", "n1");
+    eventually("the own hub is followed again", SOON, || async {
+        let status = lab.status(&agent).await?;
+        ensure!(status["ownHub"]["state"] == "fresh", "{:#}", status["ownHub"]);
+        Ok(())
+    })
+    .await?;
     load.until("still so", 60, SOON, |tally| tally.expect_clusters(&["paris", "tokyo"])).await?;
     lab.finish().await
 }
