@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use rustls::pki_types::DnsName;
 use serde::{Deserialize, Serialize};
-use topology::block::{InvalidBlock, parse_block};
+use topology::block::{InvalidBlock, overlap, parse_block};
 use topology::{ClusterId, ClusterName};
 
 use crate::blocks::{Blocks, MAX_RANGES};
@@ -84,6 +84,18 @@ pub enum InvalidRequest {
         /// The address space.
         space: String,
     },
+    /// A block holds addresses that no pod, node or service of a cluster can have.
+    #[error(
+        "cluster {cluster}: its block {block} reaches into {special}, whose addresses mean something else on every machine; give blocks without it"
+    )]
+    Special {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The block.
+        block: IpNet,
+        /// The special-purpose block.
+        special: IpNet,
+    },
     /// Too many.
     #[error("cluster {cluster}: {found} separate address ranges, expected at most {MAX_RANGES}")]
     TooMany {
@@ -134,6 +146,9 @@ impl EnrolRequest {
         if space.reaches_mapped() {
             return Err(InvalidRequest::Mapped { cluster: cluster(), space: space.to_string() });
         }
+        if let Some((block, special)) = request.special_purpose() {
+            return Err(InvalidRequest::Special { cluster: cluster(), block, special });
+        }
         let found = space.ranges().max(request.service_cidrs.len()).max(request.hub_addresses.len());
         if found > MAX_RANGES {
             return Err(InvalidRequest::TooMany { cluster: cluster(), found });
@@ -145,6 +160,15 @@ impl EnrolRequest {
             }
         }
         Ok(request)
+    }
+
+    /// A block of the request, and the special-purpose block that it reaches into.
+    fn special_purpose(&self) -> Option<(IpNet, IpNet)> {
+        let special = || SPECIAL.iter().filter_map(|text| parse_block(text).ok());
+        let nodes = self.node_cidrs.iter().chain(&self.shared_node_cidrs);
+        let all = self.pod_cidrs.iter().chain(nodes).chain(&self.service_cidrs);
+        all.flat_map(|block| special().map(move |special| (*block, special)))
+            .find(|(block, special)| overlap(*block, *special).is_some())
     }
 
     /// The addresses that go into the passport: pods and nodes.
@@ -179,6 +203,19 @@ pub(super) fn names_meet(a: &str, b: &str) -> bool {
     };
     below(a, b) || below(b, a)
 }
+
+/// "This network", loopback, link-local and multicast (RFC 6890, RFC 4291). A passport that holds them would let a
+/// cluster give identities to other machines' own addresses. Class E is not among them: some clouds use it for pods.
+const SPECIAL: [&str; 8] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "::/128",
+    "::1/128",
+    "fe80::/10",
+    "ff00::/8",
+];
 
 impl FromStr for HubAddress {
     type Err = InvalidHubAddress;

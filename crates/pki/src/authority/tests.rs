@@ -264,3 +264,26 @@ fn openssl_verifies_our_passports_and_prints_our_blocks() {
         assert!(!text.contains("sbgp-ipAddrBlock: critical"), "{text}");
     }
 }
+
+#[test]
+fn addresses_that_every_machine_has_are_nobodys() {
+    let (_dir, authority) = init();
+    for (block, special) in [
+        ("127.0.0.0/8", "127.0.0.0/8"),
+        ("0.0.0.0/0", "0.0.0.0/8"),
+        ("169.254.3.0/24", "169.254.0.0/16"),
+        ("232.0.0.0/8", "224.0.0.0/4"),
+        ("fe80:1::/64", "fe80::/10"),
+        ("ff02::/16", "ff00::/8"),
+    ] {
+        let outcome = authority.enroll(&request("paris", 1, &["10.1.0.0/16", block]), &signing());
+        let error = outcome.expect_err(block).to_string();
+        assert!(
+            error.contains("cluster paris") && error.contains(block) && error.contains(special),
+            "{error}"
+        );
+    }
+    assert!(authority.ledger().expect("read").enrolments().is_empty());
+    // In use for pods on some clouds.
+    authority.enroll(&request("paris", 1, &["240.0.0.0/8"]), &signing()).expect("granted");
+}

@@ -25,9 +25,14 @@ pub struct Reloader {
     changed: Arc<Notify>,
     /// The files' bytes when they were last looked at; a file that cannot be read counts as absent.
     seen: Vec<Option<Vec<u8>>>,
+    /// What else must hold of files that are to count.
+    rule: Rule,
     /// Held for its life: dropping it ends the watch.
     _watcher: notify::RecommendedWatcher,
 }
+
+/// Says what is wrong with credentials that could be used otherwise.
+type Rule = Box<dyn Fn(&Credentials) -> Result<(), String> + Send + Sync>;
 
 /// Why files cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +88,8 @@ impl LiveCredentials {
         let seen = bytes(&files);
         let current = Arc::new(Credentials::from_files(&files)?);
         let (state, receiver) = watch::channel(State { current, problem: None });
-        Ok((Self { state: receiver }, Reloader { files, state, changed, seen, _watcher: watcher }))
+        let rule: Rule = Box::new(|_| Ok(()));
+        Ok((Self { state: receiver }, Reloader { files, state, changed, seen, rule, _watcher: watcher }))
     }
 
     /// Credentials that never change.
@@ -111,6 +117,13 @@ impl LiveCredentials {
 }
 
 impl Reloader {
+    /// Lets new files count only if `rule` says so of them; what it says instead is the problem that is shown. A
+    /// process that refuses other clusters' certificates at its start refuses them later, too.
+    #[must_use]
+    pub fn only_if(self, rule: impl Fn(&Credentials) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self { rule: Box::new(rule), ..self }
+    }
+
     /// Follows the files until nobody uses the credentials any more. Reads them after each event, and every
     /// ten seconds for file systems without events.
     pub async fn run(mut self) -> Result<(), ReloadError> {
@@ -136,13 +149,14 @@ impl Reloader {
     async fn reload(&self) -> Result<(), ReloadError> {
         let files = self.files.clone();
         let read = tokio::task::spawn_blocking(move || Credentials::from_files(&files));
-        match read.await.map_err(ReloadError::Stopped)? {
+        let read = read.await.map_err(ReloadError::Stopped)?;
+        let judged = read.map_err(|error| Chain(&error).to_string());
+        match judged.and_then(|credentials| (self.rule)(&credentials).map(|()| credentials)) {
             Ok(credentials) => {
                 info!(certificate = credentials.subject(), "certificates reloaded");
                 self.state.send_replace(State { current: Arc::new(credentials), problem: None });
             }
-            Err(error) => {
-                let problem = Chain(&error).to_string();
+            Err(problem) => {
                 let known = self.state.borrow().problem.as_ref() == Some(&problem);
                 if !known {
                     warn!(error = %problem, "certificate files not usable, the last good ones stay in use");

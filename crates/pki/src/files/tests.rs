@@ -185,3 +185,27 @@ async fn files_are_followed_and_a_bad_one_changes_nothing() {
     assert_eq!(live.problem(), None);
     task.abort();
 }
+
+#[tokio::test]
+async fn files_that_a_rule_refuses_do_not_count() {
+    let stage = stage();
+    let dir = stage.issue(LeafRole::Hub, KeyKind::P256);
+    let (mut live, reloader) = LiveCredentials::watch(Files::in_dir(&dir)).expect("watched");
+    let hub = |credentials: &Credentials| match credentials.subject().contains("CN=isthmus hub") {
+        true => Ok(()),
+        false => Err(format!("{} is no hub's", credentials.subject())),
+    };
+    let task = tokio::spawn(reloader.only_if(hub).run());
+    let limit = Duration::from_secs(30);
+    let first = live.current().subject().to_owned();
+    stage.issue(LeafRole::Admin, KeyKind::P256);
+    // Between two of the files another problem may be seen.
+    let refused = async {
+        while !live.problem().is_some_and(|problem| problem.contains("CN=admin-paris")) {
+            live.changed().await;
+        }
+    };
+    timeout(limit, refused).await.expect("the rule's sentence is the problem");
+    assert_eq!(live.current().subject(), first);
+    task.abort();
+}
