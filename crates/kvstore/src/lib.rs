@@ -15,6 +15,7 @@
 //! * With a directory the store is durable: a transaction is in the journal before any reader or watcher sees
 //!   it, and [`Store::synced`] waits until it is on disk. `cluster_id` names one unbroken run of revisions; it
 //!   changes whenever a reader could otherwise be shown two different histories under the same numbers.
+//! * A lease ([`Store::grant`]) takes the keys that hang on it away when nobody keeps it alive.
 //! * [`Client`] follows a prefix of a remote store: a complete list at one revision, then ordered changes.
 //! * [`Publisher`] keeps the keys under its prefixes equal to what its caller wants there.
 //!

@@ -42,6 +42,7 @@ impl Collector for StoreCollector {
         gauge("store_revision", "Latest revision of the store", None, snapshot.revision())?;
         gauge("store_compact_revision", "Oldest revision that can be read", None, snapshot.compacted())?;
         gauge("store_keys", "Keys in the store", None, snapshot.len() as u64)?;
+        gauge("store_leases", "Leases granted and not ended", None, snapshot.lease_count() as u64)?;
         gauge("store_history_revisions", "Revisions kept for watchers", None, history as u64)?;
         gauge("store_history", "Size of the kept revisions", Some(&Unit::Bytes), history_bytes as u64)?;
         gauge("store_watchers", "Watchers of the store", None, counters.watchers.load(Ordering::Relaxed))?;

@@ -1,4 +1,4 @@
-//! The store: revisions, transactions, snapshots, watches, compaction, durability.
+//! The store: revisions, transactions, snapshots, watches, leases, compaction, durability.
 //!
 //! One writer at a time works on a private copy of the latest [`Snapshot`] (persistent maps: the copy is O(1)),
 //! hands its events to the journal, and only then swaps the copy in and appends to the history. So a
@@ -8,6 +8,7 @@
 mod entry;
 mod history;
 mod journal;
+mod lease;
 #[cfg(test)]
 mod model_tests;
 mod record;
@@ -20,6 +21,7 @@ mod watcher;
 
 pub use entry::{Entry, Event, EventKind};
 pub use journal::JournalError;
+pub use lease::{Lease, LeaseError, MAX_LEASES, MAX_TTL_SECS, MIN_TTL_SECS};
 pub use record::RecordError;
 pub use recovery::OpenError;
 pub use retention::Retention;
@@ -33,6 +35,7 @@ use bytes::Bytes;
 use entry::Batch;
 use history::History;
 use journal::{Journal, Meta};
+use lease::{Deadlines, LeaseChange};
 use std::{
     convert::Infallible,
     fmt,
@@ -88,6 +91,8 @@ struct Inner {
     /// Held by the one who writes.
     writer: Mutex<Writer>,
     published: RwLock<Published>,
+    /// When leases run out. Whoever writes takes this lock after `writer`.
+    deadlines: Mutex<Deadlines>,
     /// Latest published revision; wakes watchers.
     progress: watch::Sender<u64>,
     disk: Option<Disk>,
@@ -138,12 +143,17 @@ impl Store {
 
     fn new(options: StoreOptions, published: Published, disk: Option<Disk>, ids: (u64, u64)) -> Self {
         let progress = watch::Sender::new(published.snapshot.revision());
+        let (mut deadlines, now) = (Deadlines::default(), Instant::now());
+        for (id, ttl_secs) in published.snapshot.leases() {
+            deadlines.change(LeaseChange::Granted { id, ttl_secs }, now);
+        }
         let inner = Inner {
             options,
             cluster_id: ids.0,
             member_id: ids.1,
             writer: Mutex::default(),
             published: RwLock::new(published),
+            deadlines: Mutex::new(deadlines),
             progress,
             disk,
             counters: Arc::default(),
@@ -183,20 +193,31 @@ impl Store {
         let writer = self.inner.writer()?;
         let mut transaction = Transaction::new(self.snapshot());
         let value = work(&mut transaction)?;
-        let (snapshot, events) = transaction.finish();
+        let (snapshot, events, leases) = transaction.finish();
         let revision = snapshot.revision();
-        if events.is_empty() {
+        if events.is_empty() && leases.is_empty() {
             return Ok(Committed { value, revision, changed: false });
         }
         let batch = Arc::new(Batch { revision, events: events.into_boxed_slice(), at: Instant::now() });
         if let Some(disk) = &self.inner.disk {
-            disk.journal.append(&batch).map_err(WriteError::from)?;
+            disk.journal.append(&batch, &leases).map_err(WriteError::from)?;
             disk.syncer.appended(revision);
         }
-        self.inner.publish(snapshot, |history| history.push(batch));
-        self.inner.progress.send_replace(revision);
-        self.compact_surplus(&writer);
-        Ok(Committed { value, revision, changed: true })
+        let changed = !batch.events.is_empty();
+        self.inner.publish(snapshot, |history| {
+            if changed {
+                history.push(batch);
+            }
+        });
+        if !leases.is_empty() {
+            let (mut deadlines, now) = (self.deadlines(), Instant::now());
+            leases.into_iter().for_each(|change| deadlines.change(change, now));
+        }
+        if changed {
+            self.inner.progress.send_replace(revision);
+            self.compact_surplus(&writer);
+        }
+        Ok(Committed { value, revision, changed })
     }
 
     /// Writes one key and returns the revision.
@@ -225,7 +246,12 @@ impl Store {
     ///
     /// A start in the future delivers nothing before that revision. Costs no memory but the cursor.
     pub fn watch(&self, range: KeyRange, start_revision: u64) -> Watcher {
-        Watcher::new(self.clone(), range, start_revision)
+        Watcher::new(self.clone(), range, start_revision, true)
+    }
+
+    /// A watcher that feeds others: the metrics do not count it, nor what it reads.
+    pub fn feed(&self, range: KeyRange, start_revision: u64) -> Watcher {
+        Watcher::new(self.clone(), range, start_revision, false)
     }
 
     /// The latest revision as it moves.
@@ -241,14 +267,16 @@ impl Store {
         self.compact_locked(&writer, revision)
     }
 
-    /// Compacts by retention and brings quiet writes to disk, once a second, until it fails.
+    /// Ends leases that ran out, compacts by retention and brings quiet writes to disk, twice a second, until it fails.
     ///
-    /// The owner of the store runs it as a task. Without it, history is bounded only at twice the retention.
+    /// The owner of the store runs it as a task. Without it no lease ever ends by itself, and history is bounded only
+    /// at twice the retention.
     pub async fn maintain(&self) -> Result<Infallible, CompactError> {
         let mut tick = tokio::time::interval(retention::INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            self.expire_leases()?;
             self.compact_expired()?;
             if let Some(disk) = &self.inner.disk {
                 disk.syncer.request(self.revision());

@@ -1,4 +1,6 @@
 //! A writer is killed at any moment; nothing that it acknowledged may be lost, and revisions go on.
+//!
+//! Twenty rounds, or as many as `KVSTORE_CRASH_ROUNDS` says.
 
 use kvstore::{KeyRange, Store, StoreOptions};
 use std::{
@@ -9,6 +11,7 @@ use std::{
 };
 
 const DIRECTORY: &str = "KVSTORE_CRASH_DIRECTORY";
+const ROUNDS: &str = "KVSTORE_CRASH_ROUNDS";
 const KEYS: u64 = 20;
 
 /// The child: writes until it is killed and prints each revision once it is acknowledged.
@@ -37,7 +40,9 @@ fn killed_writer_loses_nothing() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let mut known: Option<String> = None;
     let mut acknowledged = 0;
-    for lines in [1, 40, 700, 3, 1500, 250] {
+    let rounds = std::env::var(ROUNDS).ok().map_or(20, |rounds| rounds.parse().expect("a number of rounds"));
+    for round in 0..rounds {
+        let lines = moment(round);
         let mut child = Command::new(std::env::current_exe().expect("own path"))
             .args(["--exact", "writer", "--ignored", "--nocapture"])
             .env(DIRECTORY, directory.path())
@@ -69,6 +74,13 @@ fn killed_writer_loses_nothing() {
         assert!(seen >= lines, "the writer ended by itself after {seen} acknowledgements");
         check(directory.path(), acknowledged);
     }
+}
+
+/// After how many acknowledgements the writer of a round is killed: at once, in the midst of compactions, anywhere.
+fn moment(round: u64) -> usize {
+    let mixed = (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    let span = [2, 50, 700, 1500][usize::try_from(round % 4).expect("below four")];
+    usize::try_from(mixed).expect("24 bits") % span + 1
 }
 
 fn check(directory: &Path, acknowledged: u64) {

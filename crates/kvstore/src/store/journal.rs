@@ -1,6 +1,6 @@
 //! The store's disk: every event since the last compaction, and the current version of every key.
 //!
-//! A directory holds `records/` (a fjall database with the keyspaces `events` and `meta`) and `high-water`, the
+//! A directory holds `records/` (a fjall database with the keyspaces `events`, `meta` and `leases`) and `high-water`, the
 //! latest revision that was written, in eight bytes beside the database. [`recovery`](super::recovery) compares the two.
 //!
 //! A commit is one write to the operating system: it survives the death of the process. Surviving the death of
@@ -10,6 +10,7 @@
 
 use super::{
     entry::{Batch, Entry},
+    lease::LeaseChange,
     record::{self, RecordError},
 };
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -25,6 +26,7 @@ pub(crate) struct Journal {
     database: Database,
     events: Keyspace,
     meta: Keyspace,
+    leases: Keyspace,
     high_water: File,
     records: PathBuf,
 }
@@ -90,10 +92,11 @@ impl Journal {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let events = database.keyspace("events", options).map_err(storage)?;
         let meta = database.keyspace("meta", options).map_err(storage)?;
+        let leases = database.keyspace("leases", options).map_err(storage)?;
         let path = directory.join(HIGH_WATER);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let high_water = file.map_err(|source| JournalError::File { action: "open", path, source })?;
-        Ok(Self { database, events, meta, high_water, records })
+        Ok(Self { database, events, meta, leases, high_water, records })
     }
 
     /// Reads what was stored beside the events; `None` in a new directory.
@@ -144,11 +147,30 @@ impl Journal {
         Ok(())
     }
 
-    /// Hands one revision to the operating system. It survives the death of this process.
-    pub(crate) fn append(&self, batch: &Batch) -> Result<(), JournalError> {
+    /// The leases that were granted and have not ended, with the seconds that they were granted for.
+    pub(crate) fn leases(&self) -> Result<Vec<(i64, i64)>, JournalError> {
+        let mut leases = Vec::new();
+        for guard in self.leases.iter() {
+            let (key, value) = guard.into_inner().map_err(|source| self.storage(source))?;
+            let lease = record::decode_lease(&key, &value);
+            leases.push(lease.map_err(|source| JournalError::Record { path: self.records.clone(), source })?);
+        }
+        Ok(leases)
+    }
+
+    /// Hands one revision, with or without events, to the operating system. It survives the death of this process.
+    pub(crate) fn append(&self, batch: &Batch, leases: &[LeaseChange]) -> Result<(), JournalError> {
         let mut write = self.database.batch();
         for event in &batch.events {
             write.insert(&self.events, record::place(&event.entry), record::encode(event));
+        }
+        for change in leases {
+            match *change {
+                LeaseChange::Granted { id, ttl_secs } => {
+                    write.insert(&self.leases, id.to_be_bytes(), ttl_secs.to_be_bytes());
+                }
+                LeaseChange::Ended { id } => write.remove(&self.leases, id.to_be_bytes()),
+            }
         }
         write.commit().map_err(|source| self.storage(source))?;
         self.set_high_water(batch.revision)
@@ -277,7 +299,7 @@ mod tests {
         };
         let event = Event { kind: EventKind::Put, entry: Arc::new(entry), previous: None };
         let batch = Batch { revision: 2, events: [event].into(), at: tokio::time::Instant::now() };
-        journal.append(&batch).expect("append");
+        journal.append(&batch, &[]).expect("append");
 
         let newest = newest_journal(&directory.path().join(RECORDS)).expect("list").expect("a journal file");
         let bytes = std::fs::read(&newest).expect("read");

@@ -2,7 +2,8 @@
 //!
 //! STABLE FORMAT, all integers big-endian. Key: revision `u64`, place in the transaction `u32`, so that records
 //! sort in the order in which they happened. Value: format `u8` = 1, kind `u8` (0 put, 1 delete), create
-//! revision `u64`, version `u64`, lease `i64`, length of the key `u32`, key, value. Checksums are the library's.
+//! revision `u64`, version `u64`, lease `i64`, length of the key `u32`, key, value. A lease is its number `i64` as the
+//! key and its seconds `i64` as the value. Checksums are the library's.
 
 use super::entry::{Entry, Event, EventKind};
 use bytes::{Buf, BufMut, Bytes};
@@ -16,6 +17,14 @@ pub enum RecordError {
     Key {
         /// Its length.
         found: usize,
+    },
+    /// A lease is not two numbers.
+    #[error("lease record is {key} and {value} bytes, expected 8 and 8")]
+    Lease {
+        /// Length of its key.
+        key: usize,
+        /// Length of its value.
+        value: usize,
     },
     /// The record's value ends too early.
     #[error("record of revision {revision} is cut short at {found} bytes")]
@@ -92,6 +101,13 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Event, RecordError> {
     Ok(Event { kind, entry: Arc::new(entry), previous: None })
 }
 
+/// Reads a lease back: its number, and the seconds that it was granted for.
+pub(crate) fn decode_lease(key: &[u8], value: &[u8]) -> Result<(i64, i64), RecordError> {
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(i64::from_be_bytes);
+    let lease = number(key).zip(number(value));
+    lease.ok_or(RecordError::Lease { key: key.len(), value: value.len() })
+}
+
 const FORMAT: u8 = 1;
 const KEY_BYTES: usize = 12;
 const HEAD_BYTES: usize = 1 + 1 + 8 + 8 + 8 + 4;
@@ -118,6 +134,7 @@ mod tests {
             key in prop::collection::vec(any::<u8>(), 0..16), value in prop::collection::vec(0u8..3, 0..60)
         ) {
             drop(decode(&key, &value));
+            drop(decode_lease(&key, &value));
         }
     }
 }

@@ -113,7 +113,10 @@ fn recover(directory: &Path, boot_id: &str) -> Result<Recovered, JournalError> {
     let compacted = found.as_ref().map_or(0, |meta| meta.compacted);
     let mut replay = Replay::new(compacted);
     journal.replay(|event| replay.event(event))?;
-    let (snapshot, history, hole, garbage) = replay.finish();
+    let (mut snapshot, history, hole, garbage) = replay.finish();
+    for (id, ttl_secs) in journal.leases()? {
+        snapshot.set_lease(id, Some(ttl_secs));
+    }
     journal.compact(snapshot.compacted(), &garbage)?;
 
     let inode = journal.inode();

@@ -108,5 +108,5 @@ impl Inner {
     }
 }
 
-/// How often retention is enforced and quiet writes are synced.
-pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+/// How often leases and retention are looked at and quiet writes are synced; etcd looks at its leases as often.
+pub(super) const INTERVAL: Duration = Duration::from_millis(500);

@@ -3,7 +3,7 @@
 use super::entry::{Entry, Event, EventKind};
 use crate::range::KeyRange;
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use std::{iter::Peekable, ops::Bound, sync::Arc};
 
 /// The store at one revision. Cloning is O(1); writers never change a snapshot that was taken.
@@ -13,6 +13,10 @@ pub struct Snapshot {
     current: OrdMap<Bytes, Arc<Entry>>,
     /// Versions that are no longer current but not yet compacted, by key and `mod_revision`.
     superseded: OrdMap<(Bytes, u64), Superseded>,
+    /// Leases with the seconds that they were granted for.
+    leases: OrdMap<i64, i64>,
+    /// Current keys that hang on a lease, by lease and key.
+    leased: OrdSet<(i64, Bytes)>,
     revision: u64,
     compacted: u64,
 }
@@ -93,6 +97,40 @@ impl Snapshot {
             .map(|(_, entry)| entry)
     }
 
+    /// Whether there is a lease with this number.
+    pub fn has_lease(&self, id: i64) -> bool {
+        self.leases.contains_key(&id)
+    }
+
+    /// The keys that hang on a lease, in byte order.
+    pub fn lease_keys(&self, id: i64) -> impl Iterator<Item = &Bytes> {
+        let from = self.leased.range((id, Bytes::new())..);
+        from.take_while(move |(lease, _)| *lease == id).map(|(_, key)| key)
+    }
+
+    /// Number of leases.
+    pub fn lease_count(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// The seconds that a lease was granted for.
+    pub(crate) fn lease(&self, id: i64) -> Option<i64> {
+        self.leases.get(&id).copied()
+    }
+
+    /// All leases and the seconds that they were granted for.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.leases.iter().map(|(id, ttl_secs)| (*id, *ttl_secs))
+    }
+
+    /// Adds a lease, or removes it.
+    pub(crate) fn set_lease(&mut self, id: i64, ttl_secs: Option<i64>) {
+        match ttl_secs {
+            Some(ttl_secs) => drop(self.leases.insert(id, ttl_secs)),
+            None => drop(self.leases.remove(&id)),
+        }
+    }
+
     /// The store as it was at `revision`; 0 is the latest.
     ///
     /// Fails if the revision is compacted or in the future.
@@ -108,10 +146,7 @@ impl Snapshot {
     /// Makes an event part of the snapshot, without moving the revision.
     pub(crate) fn apply(&mut self, event: &Event) {
         let entry = &event.entry;
-        let previous = match event.kind {
-            EventKind::Put => self.current.insert(entry.key.clone(), entry.clone()),
-            EventKind::Delete => self.current.remove(&entry.key),
-        };
+        let previous = self.replace(event);
         // A version that its own transaction replaced was never current at any revision.
         if let Some(previous) = previous.filter(|previous| previous.mod_revision < entry.mod_revision) {
             let place = (previous.key.clone(), previous.mod_revision);
@@ -121,10 +156,26 @@ impl Snapshot {
 
     /// Makes an event part of the snapshot that is older than the last compaction: the version before is gone.
     pub(crate) fn apply_compacted(&mut self, event: &Event) -> Option<Arc<Entry>> {
-        match event.kind {
-            EventKind::Put => self.current.insert(event.entry.key.clone(), event.entry.clone()),
-            EventKind::Delete => self.current.remove(&event.entry.key),
+        self.replace(event)
+    }
+
+    /// Makes the event's version the current one and returns the one before.
+    fn replace(&mut self, event: &Event) -> Option<Arc<Entry>> {
+        let entry = &event.entry;
+        let previous = match event.kind {
+            EventKind::Put => self.current.insert(entry.key.clone(), entry.clone()),
+            EventKind::Delete => self.current.remove(&entry.key),
+        };
+        let before = previous.as_ref().map_or(0, |previous| previous.lease);
+        if before != entry.lease {
+            if before != 0 {
+                self.leased.remove(&(before, entry.key.clone()));
+            }
+            if entry.lease != 0 {
+                self.leased.insert((entry.lease, entry.key.clone()));
+            }
         }
+        previous
     }
 
     /// Forgets a superseded version.

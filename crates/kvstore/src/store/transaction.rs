@@ -2,6 +2,7 @@
 
 use super::{
     entry::{Entry, Event, EventKind},
+    lease::LeaseChange,
     snapshot::Snapshot,
 };
 use crate::range::KeyRange;
@@ -14,6 +15,7 @@ pub struct Transaction {
     working: Snapshot,
     revision: u64,
     events: Vec<Event>,
+    leases: Vec<LeaseChange>,
 }
 
 /// The outcome of a transaction.
@@ -30,7 +32,7 @@ pub struct Committed<T> {
 impl Transaction {
     pub(crate) fn new(working: Snapshot) -> Self {
         let revision = working.revision() + 1;
-        Self { working, revision, events: Vec::new() }
+        Self { working, revision, events: Vec::new(), leases: Vec::new() }
     }
 
     /// The state with this transaction's own changes.
@@ -44,6 +46,8 @@ impl Transaction {
     }
 
     /// Writes a key and returns the version before.
+    ///
+    /// The lease is 0 for none, or one that [`Snapshot::has_lease`] knows.
     pub fn put(&mut self, key: Bytes, value: Bytes, lease: i64) -> Option<Arc<Entry>> {
         let previous = self.working.get(&key).cloned();
         let (create_revision, version) = previous
@@ -80,6 +84,18 @@ impl Transaction {
         found
     }
 
+    /// Notes a new lease.
+    pub(crate) fn grant(&mut self, id: i64, ttl_secs: i64) {
+        self.working.set_lease(id, Some(ttl_secs));
+        self.leases.push(LeaseChange::Granted { id, ttl_secs });
+    }
+
+    /// Notes the end of a lease, whose keys are deleted already.
+    pub(crate) fn end_lease(&mut self, id: i64) {
+        self.working.set_lease(id, None);
+        self.leases.push(LeaseChange::Ended { id });
+    }
+
     fn record(&mut self, kind: EventKind, entry: Entry, previous: Option<Arc<Entry>>) {
         let event = Event { kind, entry: Arc::new(entry), previous };
         self.working.set_revision(self.revision);
@@ -91,7 +107,7 @@ impl Transaction {
         u32::try_from(self.events.len()).expect("a transaction has fewer than 2^32 changes")
     }
 
-    pub(crate) fn finish(self) -> (Snapshot, Vec<Event>) {
-        (self.working, self.events)
+    pub(crate) fn finish(self) -> (Snapshot, Vec<Event>, Vec<LeaseChange>) {
+        (self.working, self.events, self.leases)
     }
 }

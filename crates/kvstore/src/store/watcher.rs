@@ -16,6 +16,8 @@ pub struct Watcher {
     range: KeyRange,
     next: u64,
     progress: watch::Receiver<u64>,
+    /// Whether it appears in the metrics.
+    counted: bool,
 }
 
 /// Events of whole revisions, in order.
@@ -38,11 +40,11 @@ pub struct Compacted {
 }
 
 impl Watcher {
-    pub(crate) fn new(store: Store, range: KeyRange, start_revision: u64) -> Self {
+    pub(crate) fn new(store: Store, range: KeyRange, start_revision: u64, counted: bool) -> Self {
         let progress = store.progress();
         let next = if start_revision == 0 { *progress.borrow() + 1 } else { start_revision };
-        store.counters().watchers.fetch_add(1, Ordering::Relaxed);
-        Self { store, range, next, progress }
+        store.counters().watchers.fetch_add(u64::from(counted), Ordering::Relaxed);
+        Self { store, range, next, progress, counted }
     }
 
     /// The watched range.
@@ -55,14 +57,37 @@ impl Watcher {
         self.next
     }
 
+    /// Goes on to `next` for a caller that knows that nothing of the range lies before it, or has it from elsewhere.
+    pub fn skip_to(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
+    /// The store's latest revision.
+    pub fn latest(&self) -> u64 {
+        *self.progress.borrow()
+    }
+
+    /// Counts events that its client was given from elsewhere.
+    pub fn delivered(&self, events: usize) {
+        if self.counted {
+            self.store.counters().events_delivered.fetch_add(events as u64, Ordering::Relaxed);
+        }
+    }
+
     /// Reads on without waiting; `None` if there is nothing new.
     ///
     /// Reads a bounded piece: the events may be empty and more may follow. Fails if the watcher fell behind.
     pub fn take(&mut self) -> Result<Option<Changes>, Compacted> {
+        self.take_until(u64::MAX)
+    }
+
+    /// As [`take`](Self::take), but reads no revision above `last`.
+    pub fn take_until(&mut self, last: u64) -> Result<Option<Changes>, Compacted> {
         let (batches, latest) = self.batches()?;
+        let latest = latest.min(last);
         let mut events = Vec::new();
         let (mut bytes, mut revision) = (0, None);
-        for batch in &batches {
+        for batch in batches.iter().take_while(|batch| batch.revision <= last) {
             for event in batch.events.iter().filter(|event| self.range.contains(&event.entry.key)) {
                 bytes += event.entry.size();
                 events.push(event.clone());
@@ -78,7 +103,7 @@ impl Watcher {
             return Ok(None);
         };
         self.next = revision + 1;
-        self.store.counters().events_delivered.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.delivered(events.len());
         Ok(Some(Changes { events, revision }))
     }
 
@@ -117,7 +142,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.store.counters().watchers.fetch_sub(1, Ordering::Relaxed);
+        self.store.counters().watchers.fetch_sub(u64::from(self.counted), Ordering::Relaxed);
     }
 }
 
