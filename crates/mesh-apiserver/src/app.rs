@@ -12,7 +12,7 @@ use axum::Router;
 use kvstore::{Store, StoreOptions};
 use mesh_runtime::{Admin, AdminPages, Readiness, Shutdown, TaskSet};
 use pki::server::Acceptor;
-use pki::{Files, LiveCredentials, Reloader};
+use pki::{Credentials, Files, LiveCredentials, Reloader};
 use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 
@@ -65,11 +65,9 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let files = Files::in_dir(&args.tls_dir);
     let (credentials, reloader) = LiveCredentials::watch(files)
         .with_context(|| format!("load certificates from {}", args.tls_dir.display()))?;
-    check_passport(&cluster, &credentials)?;
-
-    let directory = args.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&directory, StoreOptions::default()));
-    let store = opened.await?.with_context(|| format!("open the store in {}", args.data_dir.display()))?;
+    check_passport(&cluster, &credentials.current()).map_err(anyhow::Error::msg)?;
+    let own = cluster.clone();
+    let reloader = reloader.only_if(move |credentials| check_passport(&own, credentials));
 
     let SourceSpec::Manifests(folder) = args.source.clone();
     let source = ManifestSource::open(folder).await?;
@@ -77,6 +75,14 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
         Server::bind(args.listen).await.with_context(|| format!("bind the API to {}", args.listen))?;
     let admin = Admin::bind(args.admin_listen).await;
     let admin = admin.with_context(|| format!("bind the admin port to {}", args.admin_listen))?;
+
+    // Last, so that whatever else is wrong leaves nothing behind.
+    let directory = args.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        pki::durable::private_dir(&directory)?;
+        anyhow::Ok(Store::open(&directory, StoreOptions::default())?)
+    });
+    let store = opened.await?.with_context(|| format!("open the store in {}", args.data_dir.display()))?;
 
     let mut registry = Registry::with_prefix("mesh_apiserver");
     let clients = Clients::default();
@@ -158,26 +164,27 @@ impl Bound {
     }
 }
 
-/// A hub with another cluster's certificate would be refused by everyone, and would not know its own agents.
-fn check_passport(cluster: &Cluster, credentials: &LiveCredentials) -> anyhow::Result<()> {
-    let current = credentials.current();
-    match current.passport() {
-        Some(passport) if passport.uri.cluster != cluster.name || passport.uri.id != cluster.id => bail!(
-            "the certificate's passport is that of cluster {} with id {}, expected cluster {} with id {}: \
+/// A hub with another cluster's certificate would be refused by everyone, would not know its own agents, and would take
+/// that cluster's administrators for its own. Says what is wrong, at the start and at each reload.
+fn check_passport(cluster: &Cluster, credentials: &Credentials) -> Result<(), String> {
+    match credentials.passport() {
+        Some(passport) if passport.uri.cluster != cluster.name || passport.uri.id != cluster.id => {
+            Err(format!(
+                "the certificate's passport is that of cluster {} with id {}, expected cluster {} with id {}: \
              check --cluster-name, --cluster-id and --tls-dir",
-            passport.uri.cluster,
-            passport.uri.id,
-            cluster.name,
-            cluster.id
-        ),
-        Some(_) => {}
-        None => warn!(
-            certificate = current.subject(),
-            "tls.crt holds no passport after the leaf: own agents and administrators cannot be told from others and \
-             are refused"
-        ),
+                passport.uri.cluster, passport.uri.id, cluster.name, cluster.id
+            ))
+        }
+        Some(_) => Ok(()),
+        None => {
+            warn!(
+                certificate = credentials.subject(),
+                "tls.crt holds no passport after the leaf: own agents and administrators cannot be told from others and \
+                 are refused"
+            );
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// Time for tasks to end after the shutdown was requested.

@@ -1,25 +1,29 @@
 //! etcd's v3 gRPC API over the store.
 //!
 //! ```text
-//!   TLS connection ─> serve(io, routes, grants) ─> KV.Range      ─> Snapshot
+//!   TLS connection ─> serve(io, routes, grants) ─> KV.Range      ─> Snapshot, pages that clients share
 //!                                                  KV.Put, Txn…  ─> Store::transact, then synced
-//!                                                  Watch.Watch   ─> Session: one task a stream,
-//!                                                                   one cursor a watch
+//!                                                  Watch.Watch   ─> Session: a cursor a watch, and
+//!                                                                   events that the fan-out encoded
 //! ```
 //!
-//! What stock ClusterMesh clients and `etcdctl` use, with etcd's codes and texts. Where a feature is not built
-//! (granting leases), the answer is `Unimplemented` and says so. [`Grants`] come with the connection: a request
+//! What stock ClusterMesh clients and `etcdctl` use, with etcd's codes and texts. [`Grants`] come with the connection: a request
 //! without them is refused.
 
 mod connection;
 mod counts;
+mod fanout;
+mod framing;
 mod grants;
 mod inspect;
 mod kv;
 mod lease;
+mod pages;
 mod plain;
 mod range;
+mod read;
 mod refusal;
+mod room;
 #[cfg(test)]
 mod tests;
 mod txn;
@@ -28,14 +32,17 @@ mod watch;
 pub use connection::{ConnectionError, serve};
 pub use grants::Grants;
 
+use axum::routing::post;
 use counts::Counts;
+use fanout::{Fanout, Pacer};
 use kvstore::{
     Store,
     proto::etcdserverpb::{
         ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+        maintenance_server::MaintenanceServer,
     },
 };
+use pages::Pages;
 use std::sync::Arc;
 use tonic::service::Routes;
 
@@ -68,16 +75,26 @@ impl Default for Limits {
 
 /// The API as a service for one or many connections; clones share the store.
 ///
+/// Must be called within a tokio runtime: a task hands out events until the last clone is dropped.
 /// Each request must carry an `Arc<Grants>` in its extensions; [`serve`] puts it there.
 pub fn routes(store: Store, limits: Limits) -> axum::Router {
-    let api = Api { store, limits, counts: Arc::default() };
+    let fanout = Arc::new(Fanout::new(&store));
+    let pages = Arc::new(Pages::default());
+    let expired = pages.clone();
+    let pacer = Arc::new(Pacer::start(fanout.clone(), &store, move || expired.expire()));
+    let api = Api { store, limits, counts: Arc::default(), pages, fanout, _pacer: pacer };
     let most = limits.message_bytes;
+    // These two answer with bytes that clients share, which generated services cannot.
+    let shared = axum::Router::new()
+        .route("/etcdserverpb.KV/Range", post(read::range))
+        .route("/etcdserverpb.Watch/Watch", post(watch::watch))
+        .with_state(api.clone());
     Routes::new(KvServer::new(api.clone()).max_decoding_message_size(most))
-        .add_service(WatchServer::new(api.clone()).max_decoding_message_size(most))
         .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(most))
         .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(most))
         .add_service(ClusterServer::new(api).max_decoding_message_size(most))
         .into_axum_router()
+        .merge(shared)
         .merge(plain::routes())
 }
 
@@ -87,6 +104,9 @@ struct Api {
     store: Store,
     limits: Limits,
     counts: Arc<Counts>,
+    pages: Arc<Pages>,
+    fanout: Arc<Fanout>,
+    _pacer: Arc<Pacer>,
 }
 
 impl Api {

@@ -204,8 +204,7 @@ impl Hub {
     }
 }
 
-/// Reads the allocations that an earlier run left. One that cannot be read is skipped: its number stays unused, since
-/// the exporter withdraws it.
+/// Reads the allocations that an earlier run left. One that cannot be read is skipped, and withdrawn with the first set.
 fn restore(cluster: &Cluster, store: &Store) -> Allocator {
     let mut allocator = Allocator::new(identity_range(cluster));
     let snapshot = store.snapshot();

@@ -7,6 +7,7 @@
 //! call, and closed after [`REFUSED_LIFETIME`]: a TLS alert could not carry a text.
 
 pub mod clients;
+pub mod handshakes;
 pub mod metrics;
 
 use std::io;
@@ -25,6 +26,7 @@ use topology::ClusterName;
 use tracing::{debug, info, warn};
 
 use self::clients::{Clients, Refused};
+use self::handshakes::{Handshake, Handshakes};
 use self::metrics::Metrics;
 use crate::etcd_api::{self, Grants, Limits};
 
@@ -69,7 +71,8 @@ impl Server {
     /// the revision that they have.
     pub async fn serve(self, service: Service, shutdown: Shutdown) -> anyhow::Result<()> {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let handshakes = Handshakes::default();
+        let others = Arc::new(Semaphore::new(MAX_OTHERS));
         let mut tasks = JoinSet::new();
         loop {
             // All arms are cancel-safe: a connection is either still in the backlog or in our hands.
@@ -86,16 +89,15 @@ impl Server {
                     continue;
                 }
             };
-            let places =
-                connections.clone().try_acquire_owned().ok().zip(handshakes.clone().try_acquire_owned().ok());
+            let places = connections.clone().try_acquire_owned().ok().zip(handshakes.begin(address.ip()));
             let Some((connection, handshake)) = places else {
                 service.metrics.turned_away();
                 debug!(%address, "too many connections, turned away");
                 continue;
             };
-            let service = service.clone();
+            let (service, others) = (service.clone(), others.clone());
             tasks.spawn(async move {
-                service.connection(stream, address, handshake).await;
+                service.connection(stream, address, handshake, others).await;
                 drop(connection);
             });
         }
@@ -109,7 +111,8 @@ impl Service {
         self,
         tcp: TcpStream,
         address: SocketAddr,
-        handshake: tokio::sync::OwnedSemaphorePermit,
+        handshake: Handshake,
+        others: Arc<Semaphore>,
     ) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         // Changes are small and must not wait for more to come.
@@ -122,6 +125,16 @@ impl Service {
             Ok(accepted) => accepted,
             Err(error) => return self.handshake_failed(address, &error),
         };
+        let own = matches!(
+            peer.accepted().map(|accepted| &accepted.role),
+            Some(Role::Local { .. } | Role::Admin { .. })
+        );
+        let place = others.try_acquire().ok().filter(|_| !own);
+        if place.is_none() && !own {
+            self.metrics.turned_away();
+            warn!(%address, peer = %peer.subject, "too many connections of other clusters, turned away");
+            return;
+        }
         let grants = Arc::new(self.grants(&peer));
         let lifetime = match &peer.outcome {
             Outcome::Refused(refusal) => {
@@ -142,7 +155,7 @@ impl Service {
             Some(lifetime) => tokio::time::timeout(lifetime, serving).await.unwrap_or(Ok(())),
             None => serving.await,
         };
-        drop(entry);
+        drop((entry, place));
         match ended {
             Ok(()) => debug!(%address, role, "client left"),
             Err(error) => debug!(%address, role, error = %Chain(&error), "client left"),
@@ -154,7 +167,7 @@ impl Service {
         match &peer.outcome {
             Outcome::Refused(refusal) => Grants::refused(refusal.to_string()),
             Outcome::Accepted(accepted) => match &accepted.role {
-                Role::Local { node } => Grants::local(node.as_str()),
+                Role::Local { .. } => Grants::local(),
                 Role::Admin { .. } => Grants::admin(),
                 Role::Remote { .. } | Role::Hub { .. } | Role::Unattested { .. } => {
                     Grants::remote(self.cluster.as_str())
@@ -200,8 +213,8 @@ pub fn role_word(role: &Role) -> &'static str {
 
 /// Connections at a time.
 pub const MAX_CONNECTIONS: usize = 8192;
-/// Connections at a time whose TLS handshake is not complete.
-pub const MAX_HANDSHAKES: usize = 512;
+/// Of them, those of other clusters: own agents and administrators always find a place.
+pub const MAX_OTHERS: usize = MAX_CONNECTIONS - MAX_CONNECTIONS / 4;
 /// How long a refused client is answered with the reason.
 pub const REFUSED_LIFETIME: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, such as for want of file descriptors.

@@ -110,14 +110,31 @@ impl World {
         self.etcdctl_with(hub, &self.path(role), arguments)
     }
 
+    /// What etcdctl prints that reads its question from its input.
+    fn etcdctl_asked(&self, hub: &Hub, arguments: &[&str], question: &str) -> String {
+        let mut command = self.etcdctl_command(hub, &self.path("admin"));
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("etcdctl is installed (package etcd-client)");
+        child.stdin.take().expect("piped").write_all(question.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "etcdctl {arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
     fn etcdctl_with(&self, hub: &Hub, certificate: &Path, arguments: &[&str]) -> (bool, String) {
+        let mut command = self.etcdctl_command(hub, certificate);
+        let output = command.args(arguments).output().expect("etcdctl is installed (package etcd-client)");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn etcdctl_command(&self, hub: &Hub, certificate: &Path) -> Command {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--command-timeout", "5s", "--dial-timeout", "5s"]);
         command.arg(format!("--endpoints=https://{}", hub.api)).arg("--cacert").arg(self.path("hub/ca.crt"));
         command.arg("--cert").arg(certificate.join("tls.crt")).arg("--key").arg(certificate.join("tls.key"));
-        let output = command.args(arguments).output().expect("etcdctl is installed (package etcd-client)");
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+        command
     }
 }
 
@@ -199,6 +216,30 @@ fn a_client_reads_what_its_role_may() {
     assert!(metrics.contains("mesh_apiserver_connections_total{role=\"remote\"}"), "{metrics}");
 }
 
+/// etcdctl as an operator uses it, over TLS and with URLs.
+#[test]
+fn etcdctl_maintains_the_hub_over_tls() {
+    let world = World::new("north", 9);
+    let hub = world.start();
+    let run = |arguments: &[&str]| {
+        let (ok, text) = world.etcdctl(&hub, "admin", arguments);
+        assert!(ok, "etcdctl {arguments:?}: {text}");
+        text
+    };
+    assert!(run(&["endpoint", "health"]).contains("is healthy"));
+    let members = run(&["member", "list"]);
+    assert!(members.contains(", started, isthmus"), "{members}");
+    assert_eq!(run(&["put", "test/a", "1"]), "OK\n");
+    let txn =
+        world.etcdctl_asked(&hub, &["txn"], "value(\"test/a\") = \"1\"\n\nput test/b 2\n\nput test/c 3\n\n");
+    assert_eq!(txn, "SUCCESS\n\nOK\n");
+    assert_eq!(run(&["get", "--prefix", "test/"]), "test/a\n1\ntest/b\n2\n");
+    let granted = run(&["lease", "grant", "60"]);
+    assert!(granted.contains("granted with TTL(60s)"), "{granted}");
+    let status = run(&["endpoint", "status"]);
+    assert!(status.contains("3.5.21"), "{status}");
+}
+
 #[test]
 fn strangers_are_refused_and_named() {
     let world = World::new("north", 9);
@@ -264,4 +305,37 @@ fn another_clusters_certificate_is_said_at_the_start() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(text.contains("that of cluster north with id 9, expected cluster paris with id 1"), "{text}");
+}
+
+#[test]
+fn another_clusters_certificate_later_changes_nothing() {
+    let world = World::new("north", 9);
+    let other = World::new("rogue", 7);
+    let hub = world.start();
+    for file in ["ca.crt", "tls.key", "tls.crt"] {
+        std::fs::copy(other.path("hub").join(file), world.path("hub").join(file)).expect("copied");
+    }
+    let says = "that of cluster rogue with id 7, expected cluster north with id 9";
+    hub.wait("the problem", |hub| {
+        let status = hub.status();
+        status["certificate"]["problem"].as_str().is_some_and(|text| text.contains(says)).then_some(())
+    });
+    assert!(hub.log().contains(says), "{}", hub.log());
+    // The other cluster's administrator is nobody here; the own one goes on.
+    let roots = |world: &World| world.path("admin/ca.crt");
+    std::fs::copy(roots(&world), world.path("hub/ca.crt")).expect("copied");
+    let (ok, text) = world.etcdctl_with(&hub, &other.path("admin"), &["get", "--prefix", "cilium/"]);
+    assert!(!ok, "{text}");
+    let (ok, text) = world.etcdctl(&hub, "admin", &["get", "--prefix", "cilium/state/"]);
+    assert!(ok, "{text}");
+}
+
+#[test]
+fn a_hub_that_cannot_start_leaves_nothing_behind() {
+    let world = World::new("north", 9);
+    std::fs::remove_dir_all(world.path("manifests")).expect("removed");
+    let output = world.command("north", 9).stderr(Stdio::piped()).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("read the folder of manifests"), "{text}");
+    assert!(!world.path("data").exists(), "a store was made all the same");
 }

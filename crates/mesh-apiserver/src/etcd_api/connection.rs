@@ -1,6 +1,6 @@
 //! One client connection: HTTP/2 for gRPC, HTTP/1.1 for `/version`.
 
-use super::{Grants, Limits};
+use super::{Grants, Limits, room::Room};
 use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -28,8 +28,10 @@ pub async fn serve<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let room = Room::default();
     let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(grants.clone());
+        request.extensions_mut().insert(room.clone());
         routes.clone().oneshot(request.map(axum::body::Body::new))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -38,9 +38,10 @@ impl Grants {
 
     /// For an agent (`local-<cluster>`) on `node` of the hub's own cluster.
     ///
-    /// Beside what stock agents may read of the cache, it reads the cluster's own state and our own records,
-    /// and writes under its own node's prefix and nowhere else. A name that is no single path segment writes nowhere.
-    pub fn local(node: &str) -> Self {
+    /// Beside what stock agents may read of the cache, it reads the cluster's own state and our own records. It writes
+    /// nothing: `isthmus/v1/agents/<node>/` is kept for what a node reports, and is granted with a bound on keys and
+    /// bytes once somebody reads it.
+    pub fn local() -> Self {
         let prefixes = [
             "cilium/.heartbeat",
             "cilium/cache/",
@@ -50,10 +51,7 @@ impl Grants {
             "isthmus/v1/local/",
             "isthmus/v1/shared/",
         ];
-        let is_segment = !node.is_empty() && !node.contains('/');
-        let write = is_segment.then(|| KeyRange::prefix(format!("isthmus/v1/agents/{node}/")));
-        let read = prefixes.map(KeyRange::prefix).into();
-        Self { read, write: write.into_iter().collect(), ..Self::none() }
+        Self { read: prefixes.map(KeyRange::prefix).into(), ..Self::none() }
     }
 
     /// For the operator (`admin-<cluster>`): everything.
@@ -133,15 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_writes_under_its_own_node_only() {
-        let grants = Grants::local("n1");
+    fn an_agent_reads_what_it_needs_and_writes_nothing() {
+        let grants = Grants::local();
         check(&grants, KeyRange::prefix("isthmus/v1/local/"), true, false);
         check(&grants, KeyRange::prefix("cilium/cache/"), true, false);
-        check(&grants, KeyRange::key("isthmus/v1/agents/n1/applied"), false, true);
-        check(&grants, KeyRange::key("isthmus/v1/agents/n10/applied"), false, false);
-        check(&grants, KeyRange::prefix("isthmus/v1/agents/"), false, false);
-        check(&Grants::local("n1/x"), KeyRange::key("isthmus/v1/agents/n1/x/applied"), false, false);
-        check(&Grants::local(""), KeyRange::key("isthmus/v1/agents//applied"), false, false);
+        check(&grants, KeyRange::key("isthmus/v1/agents/n1/applied"), false, false);
+        check(&grants, KeyRange::prefix("isthmus/v1/hub/"), false, false);
     }
 
     #[test]

@@ -24,12 +24,13 @@ use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
 impl Kv for Api {
+    /// The router hands Range to [`read::range`](super::read::range), which answers with shared pages.
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let grants = Grants::of(request.extensions());
         let request = request.into_inner();
         grants.may_read(&requested(request.key.clone(), request.range_end.clone())?)?;
         let snapshot = self.store.snapshot();
-        let response = range::evaluate(&snapshot, request, Some(&self.counts))?;
+        let response = range::find(&snapshot, request, Some(&self.counts))?.response();
         Ok(Response::new(RangeResponse { header: Some(self.header(snapshot.revision())), ..response }))
     }
 
@@ -72,6 +73,8 @@ impl Kv for Api {
     ) -> Result<Response<CompactionResponse>, Status> {
         Grants::of(request.extensions()).may_write(&KeyRange::all())?;
         let revision = u64::try_from(request.into_inner().revision).unwrap_or(0);
+        // Whoever watches is to have what is about to be forgotten.
+        self.fanout.wave();
         self.store.compact(revision).map_err(refusal::compact)?;
         Ok(Response::new(CompactionResponse { header: Some(self.header(self.store.revision())) }))
     }
@@ -105,6 +108,9 @@ pub(super) fn authorize_put(grants: &Grants, request: &PutRequest) -> Result<(),
     }
     let key = KeyRange::key(request.key.clone());
     grants.may_write(&key)?;
+    if request.lease != 0 {
+        grants.may_maintain()?;
+    }
     if request.prev_kv || request.ignore_value { grants.may_read(&key) } else { Ok(()) }
 }
 
@@ -126,12 +132,19 @@ pub(super) fn put(transaction: &mut Transaction, request: PutRequest) -> Result<
     if (request.ignore_value || request.ignore_lease) && existing.is_none() {
         return Err(refusal::key_not_found().into());
     }
-    // No lease is ever granted, so none can be found.
-    if request.lease != 0 {
+    if request.lease != 0 && !transaction.snapshot().has_lease(request.lease) {
         return Err(refusal::lease_not_found().into());
     }
-    let value = existing.filter(|_| request.ignore_value).map_or(request.value, |entry| entry.value.clone());
-    let previous = transaction.put(request.key, value, 0);
+    let (mut value, mut lease) = (request.value, request.lease);
+    if let Some(existing) = existing {
+        if request.ignore_value {
+            value = existing.value.clone();
+        }
+        if request.ignore_lease {
+            lease = existing.lease;
+        }
+    }
+    let previous = transaction.put(request.key, value, lease);
     Ok(PutResponse { header: None, prev_kv: previous.filter(|_| request.prev_kv).map(wire_entry) })
 }
 

@@ -1,10 +1,10 @@
-//! The Lease service. Leases are not granted yet, so there are none: everything else follows from that.
+//! The Lease service. Only administrators may use it: nothing of the mesh itself hangs on leases.
 
 use super::{Api, Grants, refusal};
 use futures_util::{Stream, StreamExt};
 use kvstore::proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse, lease_server::Lease,
 };
 use std::pin::Pin;
@@ -17,15 +17,22 @@ impl Lease for Api {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
-        Err(Status::unimplemented("this store does not grant leases"))
+        let LeaseGrantRequest { ttl, id } = request.into_inner();
+        let lease = self.store.grant(id, ttl).map_err(refusal::lease)?;
+        let header = Some(self.header(self.store.revision()));
+        let (id, ttl) = (lease.id, lease.ttl_secs);
+        Ok(Response::new(LeaseGrantResponse { header, id, ttl, error: String::new() }))
     }
 
+    /// Waits until the deletions are on disk, as for every write.
     async fn lease_revoke(
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
-        Err(refusal::lease_not_found())
+        let revision = self.store.revoke(request.into_inner().id).map_err(refusal::lease)?;
+        self.store.synced(revision).await.map_err(refusal::unsynced)?;
+        Ok(Response::new(LeaseRevokeResponse { header: Some(self.header(revision)) }))
     }
 
     type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
@@ -38,8 +45,9 @@ impl Lease for Api {
         Grants::of(request.extensions()).may_maintain()?;
         let api = self.clone();
         let responses = request.into_inner().map(move |request| {
-            let header = Some(api.header(api.store.revision()));
-            Ok(LeaseKeepAliveResponse { header, id: request?.id, ttl: 0 })
+            let id = request?.id;
+            let ttl = api.store.keep_alive(id).map_or(0, |lease| lease.ttl_secs);
+            Ok(LeaseKeepAliveResponse { header: Some(api.header(api.store.revision())), id, ttl })
         });
         Ok(Response::new(Box::pin(responses)))
     }
@@ -50,8 +58,18 @@ impl Lease for Api {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
-        let (id, header) = (request.into_inner().id, Some(self.header(self.store.revision())));
-        Ok(Response::new(LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() }))
+        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let snapshot = self.store.snapshot();
+        let header = Some(self.header(snapshot.revision()));
+        let mut response = LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() };
+        if let Some(lease) = self.store.lease(id) {
+            response.ttl = i64::try_from(lease.remaining.as_secs()).unwrap_or(i64::MAX);
+            response.granted_ttl = lease.ttl_secs;
+            if keys {
+                response.keys = snapshot.lease_keys(id).cloned().collect();
+            }
+        }
+        Ok(Response::new(response))
     }
 
     async fn lease_leases(
@@ -60,6 +78,7 @@ impl Lease for Api {
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
         let header = Some(self.header(self.store.revision()));
-        Ok(Response::new(LeaseLeasesResponse { header, leases: Vec::new() }))
+        let leases = self.store.leases().into_iter().map(|id| LeaseStatus { id }).collect();
+        Ok(Response::new(LeaseLeasesResponse { header, leases }))
     }
 }

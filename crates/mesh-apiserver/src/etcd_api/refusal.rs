@@ -1,6 +1,6 @@
 //! Refusals with etcd's own codes and texts (etcd `api/v3rpc/rpctypes/error.go`), since clients compare them.
 
-use kvstore::store::{CompactError, ReadError, SyncFailed, WriteError};
+use kvstore::store::{CompactError, LeaseError, ReadError, SyncFailed, WriteError};
 use std::error::Error;
 use tonic::Status;
 use tracing::error;
@@ -35,6 +35,21 @@ pub(super) fn request_too_large() -> Status {
 
 pub(super) fn lease_not_found() -> Status {
     Status::not_found("etcdserver: requested lease not found")
+}
+
+pub(super) fn lease(error: LeaseError) -> Status {
+    match error {
+        LeaseError::NotFound { .. } => lease_not_found(),
+        LeaseError::Exists { .. } => Status::failed_precondition("etcdserver: lease already exists"),
+        LeaseError::TooLong { .. } => Status::out_of_range("etcdserver: too large lease TTL"),
+        LeaseError::TooMany => Status::resource_exhausted("etcdserver: too many requests"),
+        LeaseError::Write(cause) => write(cause),
+    }
+}
+
+/// As Go's gRPC says it.
+pub(super) fn response_too_large(found: usize, most: usize) -> Status {
+    Status::resource_exhausted(format!("grpc: trying to send message larger than max ({found} vs. {most})"))
 }
 
 /// The text is etcd's; a reason of ours follows it.

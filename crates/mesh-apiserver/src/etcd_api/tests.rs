@@ -5,6 +5,7 @@ mod etcdctl;
 mod following;
 mod limits;
 mod permissions;
+mod python;
 
 use super::{Grants, Limits, routes, serve};
 use kvstore::{Store, StoreOptions};
@@ -33,10 +34,18 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (router, grants) = (routes(store.clone(), limits), Arc::new(grants));
+        let maintained = store.clone();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
-            while let Ok((io, _)) = listener.accept().await {
-                connections.spawn(serve(io, router.clone(), grants.clone(), limits));
+            let accept = async {
+                while let Ok((io, _)) = listener.accept().await {
+                    connections.spawn(serve(io, router.clone(), grants.clone(), limits));
+                }
+            };
+            tokio::select! {
+                // Neither ends but by an error, and then the test does, too.
+                () = accept => {}
+                failed = maintained.maintain() => drop(failed),
             }
         });
         Self { address, store, task }

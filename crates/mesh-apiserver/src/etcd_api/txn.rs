@@ -77,7 +77,7 @@ pub(super) fn run(transaction: &mut Transaction, request: TxnRequest) -> Result<
 fn run_one(transaction: &mut Transaction, operation: Request) -> Result<ResponseOp, Refused> {
     let response = match operation {
         Request::RequestRange(request) => {
-            let response = range::evaluate(transaction.snapshot(), request, None)?;
+            let response = range::find(transaction.snapshot(), request, None)?.response();
             Response::ResponseRange(RangeResponse { header: header(transaction), ..response })
         }
         Request::RequestPut(request) => {

@@ -1,34 +1,28 @@
 //! The Watch service: several watches on one stream.
 
+pub(super) mod event;
 mod session;
+mod watching;
 
-use super::{Api, Grants};
-use kvstore::proto::etcdserverpb::{WatchRequest, WatchResponse, watch_server::Watch};
+use super::{Api, Grants, framing, refusal};
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use futures_util::stream;
 use session::Session;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
 
-#[tonic::async_trait]
-impl Watch for Api {
-    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
-
-    async fn watch(
-        &self,
-        request: Request<Streaming<WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let grants = Grants::of(request.extensions());
-        if let Some(reason) = grants.refusal() {
-            return Err(super::refusal::permission_denied(Some(reason)));
-        }
-        let (out, responses) = mpsc::channel(RESPONSES_AHEAD);
-        let session = Session::new(self.clone(), grants, out);
-        // The task ends by itself when the client goes: its channel closes.
-        tokio::spawn(session.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(responses)))
+/// Answers `/etcdserverpb.Watch/Watch`. The responses are made as the connection takes them, in its own task: a
+/// client that does not read holds one response beside its flow-control window, and its cursors.
+pub(super) async fn watch(State(api): State<Api>, request: Request) -> Response {
+    let grants = Grants::of(request.extensions());
+    if let Some(reason) = grants.refusal() {
+        return refusal::permission_denied(Some(reason)).into_http();
     }
+    let requests = framing::requests(request.into_body(), api.limits.message_bytes);
+    let session = Session::new(api, grants, requests);
+    framing::streaming(stream::unfold(session, |mut session| async {
+        let message = session.next().await?;
+        Some((message, session))
+    }))
 }
-
-/// Responses that wait for a client that does not read, beside its flow-control window. Each is bounded by one
-/// [`kvstore::Watcher::take`].
-const RESPONSES_AHEAD: usize = 2;

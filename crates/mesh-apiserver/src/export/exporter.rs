@@ -34,6 +34,8 @@ pub struct Exporter {
     pods: BTreeMap<PodKey, Published>,
     claims: BTreeMap<IpAddr, BTreeMap<Claim, Option<Identity>>>,
     users: BTreeMap<Identity, BTreeSet<PodKey>>,
+    /// Pods for which there was no number. They are looked at again when one may have become free.
+    unnumbered: BTreeSet<PodKey>,
     pods_on: BTreeMap<String, BTreeSet<PodKey>>,
 }
 
@@ -65,6 +67,15 @@ pub struct Delta {
 struct Dirty {
     parts: BTreeSet<Part>,
     pods: BTreeSet<PodKey>,
+    /// Whether a pod found no number, or the last pod with some number is gone.
+    renumber: bool,
+}
+
+/// What becomes of numbers that no pod has, when all have been given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IdleNumbers {
+    Kept,
+    Given,
 }
 
 impl Exporter {
@@ -79,6 +90,7 @@ impl Exporter {
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             users: BTreeMap::new(),
+            unnumbered: BTreeSet::new(),
             pods_on: BTreeMap::new(),
         };
         let config = exporter.compute(&Part::Config);
@@ -202,7 +214,13 @@ impl Exporter {
     fn recompute(&mut self, mut dirty: Dirty) -> Delta {
         let mut delta = Delta::default();
         for pod in std::mem::take(&mut dirty.pods) {
-            self.place_pod(&pod, &mut dirty, &mut delta);
+            self.place_pod(&pod, IdleNumbers::Kept, &mut dirty, &mut delta);
+        }
+        // Only now is it known which numbers no pod has: after a restart they all come with this step.
+        if dirty.renumber {
+            for pod in self.unnumbered.clone() {
+                self.place_pod(&pod, IdleNumbers::Given, &mut dirty, &mut delta);
+            }
         }
         for part in dirty.parts {
             let output = self.compute(&part);
@@ -212,7 +230,7 @@ impl Exporter {
     }
 
     /// Finds out anew what a pod brings into the mesh, and marks the identities and addresses that it had and has.
-    fn place_pod(&mut self, key: &PodKey, dirty: &mut Dirty, delta: &mut Delta) {
+    fn place_pod(&mut self, key: &PodKey, idle: IdleNumbers, dirty: &mut Dirty, delta: &mut Delta) {
         let (namespace, name) = key;
         let space = self.index.space(namespace).and_then(|space| space.object());
         let facts = self
@@ -220,7 +238,8 @@ impl Exporter {
             .pod(namespace, name)
             .and_then(|pod| pod::facts(&self.cluster, namespace, name, pod, space).0);
         let after = facts.map(|facts| {
-            let identity = match self.identities.allocate(&facts.labels) {
+            let in_use = |identity| idle == IdleNumbers::Kept || self.users.contains_key(&identity);
+            let identity = match self.identities.allocate(&facts.labels, in_use) {
                 Ok((identity, new)) => {
                     if new {
                         let (key, value) = allocation(identity, &facts.labels);
@@ -228,12 +247,16 @@ impl Exporter {
                     }
                     Some(identity)
                 }
-                // Shown as a finding of the pod's part, which asks again.
+                // Shown as a finding of the pod's part.
                 Err(_) => None,
             };
             Published { facts, identity }
         });
         dirty.parts.insert(Part::Pod(namespace.clone(), name.clone()));
+        match after.as_ref().is_some_and(|published| published.identity.is_none()) {
+            true => dirty.renumber |= self.unnumbered.insert(key.clone()),
+            false => drop(self.unnumbered.remove(key)),
+        };
         let before = self.pods.remove(key);
         if before == after {
             // The pod itself may have changed in what its addresses' records say: ports, service account, host.
@@ -262,6 +285,7 @@ impl Exporter {
         if let Some(identity) = identity {
             dirty.parts.insert(Part::Identity(identity));
             forget(&mut self.users, &identity, |users| users.remove(key), BTreeSet::is_empty);
+            dirty.renumber |= !self.users.contains_key(&identity);
         }
         if let Some(node) = &facts.node {
             forget(&mut self.pods_on, node, |pods| pods.remove(key), BTreeSet::is_empty);

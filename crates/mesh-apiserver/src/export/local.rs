@@ -51,7 +51,7 @@ fn backends<'a>(
 ) -> Vec<LocalBackend> {
     let mut backends: BTreeMap<(IpAddr, u16, Protocol), LocalBackend> = BTreeMap::new();
     for (_, slice) in slices.filter(|(_, slice)| service::is_exported(slice)) {
-        let ports = service::slice_ports(slice);
+        let ports = service::slice_ports(slice, findings);
         for endpoint in slice.endpoints.iter().flatten() {
             let Some(terminating) = is_terminating(endpoint) else { continue };
             for text in &endpoint.addresses {
@@ -98,9 +98,7 @@ fn is_terminating(endpoint: &Endpoint) -> Option<bool> {
 }
 
 fn invalid_address(slice: &EndpointSlice, text: &str) -> Finding {
-    let (namespace, name) = (slice.metadata.namespace.as_deref(), slice.metadata.name.as_deref());
-    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
-    Finding::warning(Reason::AddressInvalid, format_args!("EndpointSlice {namespace}/{name}"))
+    Finding::warning(Reason::AddressInvalid, service::slice_label(slice))
         .found(format_args!("an endpoint has address {text:?}"))
         .expected("an IPv4 or IPv6 address without a zone")
         .so("left out")

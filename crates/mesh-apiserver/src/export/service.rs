@@ -48,7 +48,7 @@ pub fn value<'a>(
         ..ServiceValue::default()
     };
     for (_, slice) in slices.filter(|(_, slice)| is_exported(slice)) {
-        let ports = slice_ports(slice);
+        let ports = slice_ports(slice, &mut Vec::new());
         for endpoint in slice.endpoints.iter().flatten().filter(|endpoint| takes_traffic(endpoint)) {
             for address in endpoint.addresses.iter().filter_map(|text| parse_address(text)) {
                 add_backend(&mut value, address, endpoint, &ports);
@@ -132,13 +132,32 @@ pub fn is_exported(slice: &EndpointSlice) -> bool {
 }
 
 /// The ports of a slice, by name. One without a number stands for all ports and is not published.
-pub fn slice_ports(slice: &EndpointSlice) -> Ports {
-    let ports = slice.ports.iter().flatten().filter_map(|port| {
-        let number = u16::try_from(port.port?).ok().filter(|number| *number > 0)?;
-        let protocol = Protocol::from_kubernetes(port.protocol.as_deref().unwrap_or("TCP"))?;
-        Some((port.name.clone().unwrap_or_default(), PortValue { protocol, port: number }))
-    });
-    ports.collect()
+pub fn slice_ports(slice: &EndpointSlice, findings: &mut Vec<Finding>) -> Ports {
+    let mut ports = Ports::new();
+    for port in slice.ports.iter().flatten() {
+        let Some(found) = port.port else { continue };
+        let number = u16::try_from(found).ok().filter(|number| *number > 0);
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        match (number, Protocol::from_kubernetes(protocol)) {
+            (Some(port_number), Some(protocol)) => {
+                let value = PortValue { protocol, port: port_number };
+                ports.insert(port.name.clone().unwrap_or_default(), value);
+            }
+            _ => findings.push(
+                Finding::warning(Reason::PortInvalid, slice_label(slice))
+                    .found(format_args!("port {found} of protocol {protocol:?}"))
+                    .expected("1 to 65535 of TCP, UDP or SCTP")
+                    .so("left out"),
+            ),
+        }
+    }
+    ports
+}
+
+/// A slice as findings name it.
+pub fn slice_label(slice: &EndpointSlice) -> String {
+    let (namespace, name) = (slice.metadata.namespace.as_deref(), slice.metadata.name.as_deref());
+    format!("EndpointSlice {}/{}", namespace.unwrap_or("default"), name.unwrap_or_default())
 }
 
 /// The rule of stock: ready or serving, where unset means true. A slice that says only `ready: false` is therefore

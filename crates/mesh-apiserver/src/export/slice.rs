@@ -2,12 +2,13 @@
 //! Cilium `operator/watchers/endpointslice_export_sync.go`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1 as discovery;
-use topology::record::key;
 use topology::record::slice::{Conditions, Endpoint, EndpointPort, ForZone, Hints, MapEntry, SliceValue};
+use topology::record::{Protocol, key};
 
-use super::{Cluster, Output};
+use super::{Cluster, Output, service};
 use crate::finding::{Finding, Reason};
 
 /// The record of a slice whose service is published. Endpoints that are not ready are in it, with their
@@ -25,6 +26,9 @@ pub fn record(cluster: &Cluster, namespace: &str, name: &str, slice: &discovery:
         );
         return output;
     }
+    let all = slice.endpoints.iter().flatten();
+    let endpoints: Vec<Endpoint> =
+        all.filter_map(|found| endpoint(found, slice, &mut output.findings)).collect();
     let value = SliceValue {
         cluster: cluster.name.to_string(),
         cluster_id: cluster.id.into(),
@@ -33,8 +37,8 @@ pub fn record(cluster: &Cluster, namespace: &str, name: &str, slice: &discovery:
         labels: entries(slice.metadata.labels.as_ref()),
         annotations: entries(slice.metadata.annotations.as_ref()),
         address_type: slice.address_type.clone(),
-        endpoints: slice.endpoints.iter().flatten().map(endpoint).collect(),
-        ports: slice.ports.iter().flatten().map(port).collect(),
+        endpoints,
+        ports: slice.ports.iter().flatten().filter(|port| is_port(port)).map(port).collect(),
     };
     if let Some(key) = key::slice(&cluster.name, namespace, name) {
         output.publish(key, value.encode());
@@ -42,10 +46,35 @@ pub fn record(cluster: &Cluster, namespace: &str, name: &str, slice: &discovery:
     output
 }
 
-fn endpoint(endpoint: &discovery::Endpoint) -> Endpoint {
+/// An endpoint with those of its addresses that are of the slice's type: readers refuse a whole slice for one that is
+/// not, and a kube-apiserver lets none in. `None` if it has no other.
+fn endpoint(
+    endpoint: &discovery::Endpoint,
+    slice: &discovery::EndpointSlice,
+    findings: &mut Vec<Finding>,
+) -> Option<Endpoint> {
+    let mut addresses = Vec::new();
+    for text in &endpoint.addresses {
+        match text.parse::<IpAddr>() {
+            Ok(address) if address.is_ipv4() == (slice.address_type == "IPv4") => {
+                addresses.push(text.clone())
+            }
+            Ok(_) => findings.push(
+                Finding::warning(Reason::AddressInvalid, service::slice_label(slice))
+                    .found(format_args!("an endpoint has address {text:?}"))
+                    .expected(format_args!("{} addresses, as addressType says", slice.address_type))
+                    .so("left out of the published slice"),
+            ),
+            // A finding of the service.
+            Err(_) => {}
+        }
+    }
+    if addresses.is_empty() && !endpoint.addresses.is_empty() {
+        return None;
+    }
     let conditions = endpoint.conditions.as_ref();
-    Endpoint {
-        addresses: endpoint.addresses.clone(),
+    Some(Endpoint {
+        addresses,
         conditions: Conditions {
             ready: conditions.and_then(|c| c.ready),
             serving: conditions.and_then(|c| c.serving),
@@ -63,7 +92,13 @@ fn endpoint(endpoint: &discovery::Endpoint) -> Endpoint {
                 .map(|zone| ForZone { name: zone.name.clone() })
                 .collect(),
         }),
-    }
+    })
+}
+
+/// Whether a port is one, or stands for all of them. What is left out is a finding of the service.
+fn is_port(port: &discovery::EndpointPort) -> bool {
+    let number = port.port.is_none_or(|number| u16::try_from(number).is_ok_and(|number| number > 0));
+    number && Protocol::from_kubernetes(port.protocol.as_deref().unwrap_or("TCP")).is_some()
 }
 
 /// A port with the defaults that a kube-apiserver fills in (`pkg/apis/discovery/v1/defaults.go`), for objects that

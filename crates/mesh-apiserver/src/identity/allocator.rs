@@ -1,6 +1,6 @@
 //! Numbers for sets of labels.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
 use topology::{Identity, Labels};
@@ -9,8 +9,8 @@ use topology::{Identity, Labels};
 /// read it.
 pub const ALLOCATIONS: &str = "isthmus/v1/hub/identities/";
 
-/// Which set of labels has which number. Equal labels have equal numbers as long as the store lives; a number is
-/// given again only when the whole range has been used once.
+/// Which set of labels has which number. Equal labels have equal numbers as long as the store lives, whether a pod has
+/// them or not; only when the whole range has been given do labels that no pod has lose theirs to new ones.
 #[derive(Clone, Debug)]
 pub struct Allocator {
     range: RangeInclusive<u32>,
@@ -22,7 +22,7 @@ pub struct Allocator {
 
 /// No number is left in the cluster's range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("all {} identities of the cluster are in use", range.clone().count())]
+#[error("all {} identities of the cluster are in use", range.clone().count().saturating_sub(1))]
 pub struct Exhausted {
     range: RangeInclusive<u32>,
 }
@@ -47,19 +47,27 @@ impl Allocator {
         sound
     }
 
-    /// The number of these labels, and whether it is a new one.
+    /// The number of these labels, and whether it is a new one. `in_use` says whether a pod has a number.
     ///
-    /// Fails if it would be a new one and all are taken.
-    pub fn allocate(&mut self, labels: &Labels) -> Result<(Identity, bool), Exhausted> {
+    /// Fails if it would be a new one and all are in use. O(log numbers); O(numbers) once the range has been given.
+    pub fn allocate(
+        &mut self,
+        labels: &Labels,
+        in_use: impl Fn(Identity) -> bool,
+    ) -> Result<(Identity, bool), Exhausted> {
         if let Some(identity) = self.by_labels.get(labels) {
             return Ok((*identity, false));
         }
         let fresh = (self.next <= *self.range.end()).then_some(self.next);
-        let number = fresh.or_else(|| {
-            let taken: BTreeSet<u32> = self.by_number.keys().map(|identity| identity.0).collect();
-            self.range.clone().skip(1).find(|number| !taken.contains(number))
-        });
-        let number = number.ok_or_else(|| Exhausted { range: self.range.clone() })?;
+        let free = |number: &u32| !self.by_number.contains_key(&Identity(*number));
+        let idle = |number: &u32| !in_use(Identity(*number));
+        let number = fresh
+            .or_else(|| self.range.clone().skip(1).find(free))
+            .or_else(|| self.range.clone().skip(1).find(idle))
+            .ok_or_else(|| Exhausted { range: self.range.clone() })?;
+        if let Some(labels) = self.by_number.remove(&Identity(number)) {
+            self.by_labels.remove(&labels);
+        }
         self.insert(Identity(number), labels.clone());
         Ok((Identity(number), true))
     }
@@ -88,6 +96,8 @@ impl Allocator {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -98,13 +108,26 @@ mod tests {
     #[test]
     fn numbers_are_stable_and_not_given_twice() {
         let mut allocator = Allocator::new(589_824..=589_827);
-        assert_eq!(allocator.allocate(&labels(1)), Ok((Identity(589_825), true)));
-        assert_eq!(allocator.allocate(&labels(2)), Ok((Identity(589_826), true)));
-        assert_eq!(allocator.allocate(&labels(1)), Ok((Identity(589_825), false)));
-        assert!(allocator.allocate(&labels(3)).is_ok());
-        let error = allocator.allocate(&labels(4)).expect_err("three numbers are taken");
-        assert_eq!(error.to_string(), "all 4 identities of the cluster are in use");
+        assert_eq!(allocator.allocate(&labels(1), |_| true), Ok((Identity(589_825), true)));
+        assert_eq!(allocator.allocate(&labels(2), |_| true), Ok((Identity(589_826), true)));
+        assert_eq!(allocator.allocate(&labels(1), |_| true), Ok((Identity(589_825), false)));
+        assert!(allocator.allocate(&labels(3), |_| true).is_ok());
+        let error = allocator.allocate(&labels(4), |_| true).expect_err("three numbers are taken");
+        assert_eq!(error.to_string(), "all 3 identities of the cluster are in use");
         assert_eq!(allocator.usage(), (3, 3));
+    }
+
+    #[test]
+    fn labels_that_nobody_has_lose_their_number_when_the_range_is_full() {
+        let mut allocator = Allocator::new(256..=258);
+        assert_eq!(allocator.allocate(&labels(1), |_| false), Ok((Identity(257), true)));
+        assert_eq!(allocator.allocate(&labels(2), |_| false), Ok((Identity(258), true)));
+        assert_eq!(allocator.allocate(&labels(1), |_| false), Ok((Identity(257), false)), "not before");
+        let only_257 = |identity: Identity| identity.0 == 257;
+        assert_eq!(allocator.allocate(&labels(3), only_257), Ok((Identity(258), true)));
+        assert_eq!(allocator.labels(Identity(258)), Some(&labels(3)));
+        assert!(allocator.allocate(&labels(2), |_| true).is_err());
+        assert_eq!(allocator.usage(), (2, 2));
     }
 
     #[test]
@@ -114,8 +137,8 @@ mod tests {
         assert!(!allocator.restore(Identity(300), labels(2)), "the number is taken");
         assert!(!allocator.restore(Identity(301), labels(1)), "the labels are");
         assert!(!allocator.restore(Identity(512), labels(2)), "another cluster's");
-        assert_eq!(allocator.allocate(&labels(1)), Ok((Identity(300), false)));
-        assert_eq!(allocator.allocate(&labels(2)), Ok((Identity(301), true)));
+        assert_eq!(allocator.allocate(&labels(1), |_| true), Ok((Identity(300), false)));
+        assert_eq!(allocator.allocate(&labels(2), |_| true), Ok((Identity(301), true)));
     }
 
     proptest! {
@@ -132,7 +155,7 @@ mod tests {
                     }
                     allocator = restored;
                 }
-                match allocator.allocate(&labels(*n)) {
+                match allocator.allocate(&labels(*n), |_| true) {
                     Ok((identity, new)) => prop_assert_eq!(new, given.insert(*n, identity).is_none_or(|old| old != identity)),
                     Err(_) => prop_assert!(given.len() == 19 && !given.contains_key(n)),
                 }

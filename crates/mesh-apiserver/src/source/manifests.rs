@@ -68,12 +68,16 @@ impl ManifestSource {
         loop {
             let look = self.when_to_look().await;
             let full = matches!(look, Look::Everything | Look::Settled);
-            // Reading is a few system calls a file; a folder on a hanging network disk holds up the source alone.
+            // Reading is a few system calls a file. A folder on a hanging network disk holds up this whole task, the
+            // heartbeat with it, so readers learn that nobody feeds the store; connections are served all the same.
             let read = tokio::task::block_in_place(|| self.folder.read(&look));
             if full {
                 self.next_full = Instant::now() + FULL_INTERVAL;
             }
-            self.recheck = read.unsettled.then(|| Instant::now() + RECHECK);
+            if full || read.unsettled {
+                // A look at some files says nothing about others that were unsettled.
+                self.recheck = read.unsettled.then(|| Instant::now() + RECHECK);
+            }
             if !read.changes.is_empty() {
                 self.last_change = Some(jiff::Timestamp::now());
             }

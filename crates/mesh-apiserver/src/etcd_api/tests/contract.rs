@@ -1,6 +1,8 @@
 //! One suite over our server and over a real etcd: each case writes down what it was answered, and both
 //! transcripts must be the same. Both start empty, so revisions are the same too; ids and the raft term are not.
 
+mod leases;
+
 use super::{Etcd, Server, soon};
 use crate::etcd_api::Grants;
 use kvstore::proto::{
@@ -10,6 +12,7 @@ use kvstore::proto::{
         WatchResponse,
         compare::{CompareResult, CompareTarget, TargetUnion},
         kv_client::KvClient,
+        lease_client::LeaseClient,
         range_request::{SortOrder, SortTarget},
         request_op::Request,
         watch_client::WatchClient,
@@ -37,7 +40,8 @@ async fn our_answers_are_those_of_etcd() {
 }
 
 async fn transcript(channel: Channel) -> String {
-    let mut case = Case { kv: KvClient::new(channel.clone()), channel, out: String::new() };
+    let lease = LeaseClient::new(channel.clone());
+    let mut case = Case { kv: KvClient::new(channel.clone()), lease, channel, out: String::new() };
     case.puts().await;
     case.ranges().await;
     case.old_revisions().await;
@@ -46,12 +50,14 @@ async fn transcript(channel: Channel) -> String {
     case.refusals().await;
     case.watches().await;
     case.compaction().await;
+    case.leases().await;
     case.out
 }
 
 /// Talks to one server and writes down what it answers.
 struct Case {
     kv: KvClient<Channel>,
+    lease: LeaseClient<Channel>,
     channel: Channel,
     out: String,
 }
@@ -445,9 +451,10 @@ impl Watch {
             value: "the end of history".into(),
             ..PutRequest::default()
         };
-        kv.put(end).await.expect("put");
+        let end = kv.put(end).await.expect("put").into_inner().header.expect("a header").revision;
+        let end = format!("modified {end},");
         let mut events: Vec<String> = Vec::new();
-        while !events.last().is_some_and(|event| event.contains("the end of history")) {
+        while !events.last().is_some_and(|event| event.contains(&end)) {
             events.extend(self.next(what).await.events.iter().map(event));
         }
         writeln!(out, "history, {what}:\n    {}", events.join("\n    ")).expect("write to a string");

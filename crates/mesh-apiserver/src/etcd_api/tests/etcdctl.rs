@@ -57,6 +57,24 @@ async fn shows_status_health_and_members() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grants_keeps_shows_and_revokes_leases() {
+    let server = Server::start(Grants::admin()).await;
+    let granted = etcdctl(&server, &["lease", "grant", "300"]).await;
+    let id = granted.split_whitespace().nth(1).expect("lease <id> granted").to_owned();
+    assert_eq!(granted, format!("lease {id} granted with TTL(300s)\n"));
+    assert_eq!(etcdctl(&server, &["put", "--lease", &id, "l/a", "1"]).await, "OK\n");
+    assert_eq!(etcdctl(&server, &["lease", "list"]).await, format!("found 1 leases\n{id}\n"));
+    let kept = etcdctl(&server, &["lease", "keep-alive", "--once", &id]).await;
+    assert_eq!(kept, format!("lease {id} keepalived with TTL(300)\n"));
+    let shown = etcdctl(&server, &["lease", "timetolive", "--keys", &id]).await;
+    assert!(shown.starts_with(&format!("lease {id} granted with TTL(300s), remaining(")), "{shown}");
+    assert!(shown.ends_with("attached keys([l/a])\n"), "{shown}");
+    assert_eq!(etcdctl(&server, &["lease", "revoke", &id]).await, format!("lease {id} revoked\n"));
+    assert_eq!(etcdctl(&server, &["get", "--prefix", "l/"]).await, "");
+    assert_eq!(etcdctl(&server, &["lease", "list"]).await, "found 0 leases\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_from_a_revision_on() {
     let server = Server::start(Grants::admin()).await;
     server.store.put("w/a", "1").expect("put");

@@ -5,8 +5,8 @@ use crate::etcd_api::{Grants, Limits};
 use kvstore::{
     Client, KeyRange, Store, StoreOptions,
     proto::etcdserverpb::{
-        PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient,
-        watch_client::WatchClient, watch_request::RequestUnion,
+        PutRequest, RangeRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
+        kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
     },
 };
 use std::time::Duration;
@@ -137,4 +137,91 @@ async fn a_watch_ends_with_its_follower_while_the_connection_lives() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     client.get("k").await.expect("the connection lives");
+}
+
+#[tokio::test]
+async fn watches_with_hostile_numbers_harm_nobody() {
+    let server = Server::start(Grants::admin()).await;
+    let create = |watch_id: i64, start_revision: i64, key: &'static str, range_end: &'static str| {
+        let (key, range_end) = (key.into(), range_end.into());
+        let filters = vec![0, 1, 77, -5];
+        let create = WatchCreateRequest {
+            key,
+            range_end,
+            watch_id,
+            start_revision,
+            filters: if start_revision == i64::MIN { filters } else { Vec::new() },
+            progress_notify: true,
+            ..WatchCreateRequest::default()
+        };
+        WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+    };
+    let cancel = |watch_id| WatchRequest {
+        request_union: Some(RequestUnion::CancelRequest(WatchCancelRequest { watch_id })),
+    };
+    let requests = [
+        WatchRequest::default(),
+        cancel(i64::MIN),
+        create(i64::MIN, i64::MAX, "k", ""),
+        create(i64::MAX, i64::MIN, "k", "a"),
+        create(-1, -1, "z", "a"),
+        create(-2, i64::MAX, "", "\0"),
+        WatchRequest { request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})) },
+        create(5, 0, "k", ""),
+    ];
+    let requests = tokio_stream::iter(requests).chain(tokio_stream::pending());
+    let mut watch = WatchClient::new(server.channel().await);
+    let mut responses = watch.watch(requests).await.expect("a stream").into_inner();
+    let mut created = Vec::new();
+    while created.len() < 5 {
+        let response = soon("an answer", responses.message()).await.expect("no error").expect("open");
+        if response.created {
+            created.push(response.watch_id);
+        }
+    }
+    assert_eq!(created, [i64::MIN, i64::MAX, -1, -2, 5]);
+    server.store.put("k", "v").expect("put");
+    loop {
+        let response = soon("the event", responses.message()).await.expect("no error").expect("open");
+        if !response.events.is_empty() {
+            assert_eq!((response.watch_id, response.events.len()), (5, 1), "{response:?}");
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_that_are_not_read_make_their_own_connection_wait_and_no_other() {
+    let server = Server::start(Grants::admin()).await;
+    let value = bytes::Bytes::from(vec![b'x'; 256 << 10]);
+    for n in 0..64 {
+        server.store.put(format!("big/{n}"), value.clone()).expect("put");
+    }
+    let list = || RangeRequest { key: "big/".into(), range_end: "big0".into(), ..RangeRequest::default() };
+    // 16 MiB each, on one connection whose client reads nothing of what it asks for.
+    let mut asked = Vec::new();
+    let channel = server.channel().await;
+    for _ in 0..20 {
+        let mut body = Vec::from([0]);
+        let message = kvstore::proto::Message::encode_to_vec(&list());
+        body.extend(u32::try_from(message.len()).expect("short").to_be_bytes());
+        body.extend(message);
+        let request = http::Request::post(format!("http://{}/etcdserverpb.KV/Range", server.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(tonic::body::Body::new(axum::body::Body::from(body)))
+            .expect("a request");
+        asked.push(tokio::spawn(channel.clone().oneshot(request)));
+    }
+    let begun = || asked.iter().filter(|call| call.is_finished()).count();
+    let begin = tokio::time::Instant::now();
+    while begun() == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "no list was begun");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Its further lists wait for the first one to be read; another connection is answered.
+    let mut other = KvClient::new(server.channel().await).max_decoding_message_size(64 << 20);
+    let response = soon("another client's list", other.range(list())).await.expect("a list").into_inner();
+    assert_eq!(response.kvs.len(), 64);
+    assert_eq!(begun(), 1, "lists on the way to a client that does not read");
 }

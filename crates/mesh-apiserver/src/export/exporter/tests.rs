@@ -99,6 +99,43 @@ fn by_labels(exporter: &Exporter) -> BTreeMap<String, String> {
     records.collect()
 }
 
+/// A pod of its own labels and address.
+fn pod(n: u8) -> Object {
+    let body = Body::Pod(from_json::<Pod>(json!({
+        "metadata": { "name": format!("p{n}"), "namespace": "shop", "labels": { "app": format!("a{n}") } },
+        "spec": { "containers": [] },
+        "status": { "podIPs": [{ "ip": format!("10.9.0.{n}") }] },
+    })));
+    Object::try_from(body).expect("sound names")
+}
+
+/// After a restart no pod has a number yet, and those that come first must not take those of the others.
+#[test]
+fn a_full_range_is_not_renumbered_by_a_restart() {
+    let range = 589_824..=589_826;
+    let mut before = Exporter::new(cluster(), Allocator::new(range.clone()));
+    before.apply([Change::Apply(pod(8)), Change::Apply(pod(9))]);
+    let mut restored = Allocator::new(range);
+    for (identity, labels) in before.identities().allocations() {
+        assert!(restored.restore(identity, labels.clone()));
+    }
+    let mut after = Exporter::new(cluster(), restored);
+    after.reset([pod(1), pod(8), pod(9)]);
+    let address = |exporter: &Exporter, n: u8| {
+        let record = exporter.desired().get(&format!("cilium/state/ip/v1/default/10.9.0.{n}")).cloned();
+        String::from_utf8(record.expect("a record").to_vec()).expect("JSON")
+    };
+    for n in [8, 9] {
+        assert_eq!(address(&after, n), address(&before, n));
+    }
+    assert!(address(&after, 1).contains(r#""ID":0,"#), "{}", address(&after, 1));
+    // Nor is a number given twice in one step, when one becomes free.
+    after.apply([Change::Delete(pod(8).reference().clone()), Change::Apply(pod(2))]);
+    assert!(address(&after, 1).contains(r#""ID":589825,"#), "{}", address(&after, 1));
+    assert!(address(&after, 2).contains(r#""ID":0,"#), "{}", address(&after, 2));
+    assert_eq!(after.findings().count(), 1, "{:?}", findings(&after));
+}
+
 fn findings(exporter: &Exporter) -> BTreeSet<&Finding> {
     exporter.findings().collect()
 }

@@ -69,9 +69,8 @@ impl Place<'_> {
     }
 
     fn invalid(&self, found: impl std::fmt::Display) -> Finding {
-        Finding::error(Reason::DocumentInvalid, self.object())
-            .found(found)
-            .so("what this file defined before stays; correct the file")
+        // What becomes of it depends on what the file was before.
+        Finding::error(Reason::DocumentInvalid, self.object()).found(found)
     }
 
     fn unparsable(&self, what: &str, error: &serde_saphyr::Error) -> Finding {

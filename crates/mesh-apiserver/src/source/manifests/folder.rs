@@ -173,7 +173,7 @@ impl Folder {
     fn load(&self, name: &str, known: Option<&File>, only_settled: bool) -> Result<Option<File>, Trouble> {
         let unusable = |reason, found: &dyn std::fmt::Display, expected: &str| {
             let finding = Finding::error(reason, format_args!("file {name}")).found(found).expected(expected);
-            Trouble::Unusable(finding.so("what this file defined before stays"))
+            Trouble::Unusable(finding.so(what_stays(known)))
         };
         let path = self.path.join(name);
         // Follows links: a mounted ConfigMap is made of them.
@@ -188,8 +188,7 @@ impl Folder {
             let found = format!("{} bytes", metadata.len());
             return Err(unusable(Reason::FileTooLarge, &found, &format!("at most {MAX_FILE} bytes")));
         }
-        let age = metadata.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-        let fresh = age.is_none_or(|age| age < SETTLED);
+        let fresh = metadata.modified().is_ok_and(is_fresh);
         let had_objects = known.is_some_and(|known| !known.objects.is_empty());
         if fresh && had_objects && (only_settled || metadata.len() == 0) {
             return Err(Trouble::Unsettled);
@@ -268,6 +267,9 @@ impl File {
     /// missing now, so what the file defined before stays beside what it defines soundly.
     fn new(name: &str, hash: u64, contents: Contents, known: Option<&Self>) -> Self {
         let Contents { objects: sound, mut findings } = contents;
+        for finding in findings.iter_mut().filter(|finding| finding.reason == Reason::DocumentInvalid) {
+            finding.consequence = format!("{}; correct the file", what_stays(known));
+        }
         let broken = findings.iter().any(|finding| finding.reason == Reason::DocumentInvalid);
         let mut objects = BTreeMap::new();
         for object in sound {
@@ -289,6 +291,23 @@ impl File {
         }
         Self { hash, objects, findings }
     }
+}
+
+/// What is left of a file that cannot be used as it is now. What a file defined is remembered as long as the process
+/// lives.
+fn what_stays(known: Option<&File>) -> &'static str {
+    match known {
+        Some(known) if !known.objects.is_empty() => "what this file defined before stays",
+        _ => "left out: the file has not been read soundly since the hub started",
+    }
+}
+
+/// Whether a file that was last written at `time` may still be in the middle of a change. A time to come is one that a
+/// copy brought along from a clock that was ahead, and says no more than one long ago.
+fn is_fresh(time: SystemTime) -> bool {
+    let now = SystemTime::now();
+    let distance = now.duration_since(time).unwrap_or_else(|ahead| ahead.duration());
+    distance < SETTLED
 }
 
 /// Whether a file of this name is read.

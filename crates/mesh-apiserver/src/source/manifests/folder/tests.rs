@@ -125,6 +125,46 @@ fn a_file_that_is_being_written_is_left_alone() {
     assert_eq!(fixture.look(), ["-Service shop/cart"], "it is meant to be empty");
 }
 
+/// Copies keep times, and clocks differ.
+#[test]
+fn a_time_to_come_is_not_a_write_under_way() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", &service("cart", 80));
+    fixture.look();
+    let date = |text: &str| {
+        fs::write(fixture.dir.path().join("a.yaml"), text).expect("write");
+        let file = fs::File::options().write(true).open(fixture.dir.path().join("a.yaml")).expect("open");
+        file.set_modified(SystemTime::now() + Duration::from_secs(86_400)).expect("set the time");
+    };
+    date(&service("cart", 81));
+    let read = fixture.folder.read(&Look::Settled);
+    assert!(!read.unsettled && read.changes.len() == 1, "{read:?}");
+    date("");
+    let read = fixture.folder.read(&Look::Settled);
+    assert!(!read.unsettled && read.changes.len() == 1, "{read:?}");
+}
+
+#[test]
+fn a_broken_file_says_what_is_left_of_it() {
+    let mut fixture = Fixture::new();
+    let says = |fixture: &Fixture| {
+        let findings = fixture.folder.findings();
+        findings.into_iter().map(|finding| finding.consequence).collect::<Vec<_>>().join("\n")
+    };
+    for broken in ["kind: [oops\n".as_bytes(), b"\xff\xfe"] {
+        fs::write(fixture.dir.path().join("a.yaml"), broken).expect("write");
+        fixture.look();
+        assert!(says(&fixture).starts_with("left out"), "nothing was known: {}", says(&fixture));
+        fixture.write("a.yaml", &service("cart", 80));
+        fixture.look();
+        fs::write(fixture.dir.path().join("a.yaml"), broken).expect("write");
+        assert!(fixture.look().is_empty());
+        assert!(says(&fixture).starts_with("what this file defined before stays"), "{}", says(&fixture));
+        fs::remove_file(fixture.dir.path().join("a.yaml")).expect("remove");
+        fixture.look();
+    }
+}
+
 #[test]
 fn a_folder_that_goes_away_takes_nothing_with_it() {
     let mut fixture = Fixture::new();

@@ -1,0 +1,138 @@
+//! Whatever happens in whatever order, a watch sees each event of its range once and in order.
+
+use super::{Fanout, Filters, Kind, Next, Subscription};
+use kvstore::{KeyRange, Store, StoreOptions, Watcher, proto::Message, proto::etcdserverpb::WatchResponse};
+use proptest::prelude::*;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8),
+    Wave,
+    /// A new watch from this many revisions ago (0: from now on).
+    Watch(u8),
+    /// Lets the watch of this number read until it has nothing to read.
+    Read(u8),
+    /// The watch of this number ends.
+    Leave(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => (0u8..4).prop_map(Step::Put),
+        3 => Just(Step::Wave),
+        1 => (0u8..6).prop_map(Step::Watch),
+        3 => any::<u8>().prop_map(Step::Read),
+        1 => any::<u8>().prop_map(Step::Leave),
+    ]
+}
+
+struct Client {
+    watcher: Watcher,
+    subscription: Subscription,
+    seen: Vec<i64>,
+    expected: Vec<i64>,
+    shared: usize,
+}
+
+impl Client {
+    fn read(&mut self, fanout: &Fanout) {
+        let reached = fanout.reached();
+        while self.watcher.next_revision() <= reached {
+            match self.subscription.next(self.watcher.next_revision()) {
+                Next::Nothing => self.watcher.skip_to(reached + 1),
+                Next::Chunk(chunk) => {
+                    let response = WatchResponse::decode(chunk.body.clone()).expect("a response");
+                    assert_eq!(response.events.len(), chunk.events);
+                    self.shared += chunk.events;
+                    let revisions = response.events.into_iter().filter_map(|event| event.kv);
+                    self.seen.extend(revisions.map(|kv| kv.mod_revision));
+                    self.watcher.skip_to(chunk.last + 1);
+                }
+                Next::History => {
+                    let changes = self.watcher.take_until(reached).expect("nothing is compacted");
+                    for event in changes.into_iter().flat_map(|changes| changes.events) {
+                        self.seen.push(event.entry.mod_revision as i64);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn kind() -> Kind {
+    // Of the keys 0 to 3 it sees two.
+    let range = KeyRange::from_wire("k/1".into(), "k/3".into());
+    Kind { range, filters: Filters { puts: true, deletes: true, previous: false } }
+}
+
+proptest! {
+    #[test]
+    fn each_event_is_seen_once_and_in_order(steps in prop::collection::vec(step(), 1..120)) {
+        let store = Store::in_memory(StoreOptions::default());
+        let (fanout, wake) = (Arc::new(Fanout::new(&store)), Arc::new(Notify::new()));
+        let mut clients: Vec<Client> = Vec::new();
+        let mut written: Vec<i64> = Vec::new();
+        for step in steps {
+            let count = clients.len();
+            match step {
+                Step::Put(key) => {
+                    let revision = store.put(format!("k/{key}"), "v").expect("put") as i64;
+                    if (1..3).contains(&key) {
+                        written.push(revision);
+                        clients.iter_mut().for_each(|client| client.expected.push(revision));
+                    }
+                }
+                Step::Wave => drop(fanout.wave()),
+                Step::Watch(ago) => {
+                    let start = if ago == 0 { 0 } else { (store.revision() + 1).saturating_sub(ago.into()).max(2) };
+                    let first = if ago == 0 { store.revision() + 1 } else { start } as i64;
+                    let expected = written.iter().copied().filter(|revision| *revision >= first).collect();
+                    clients.push(Client {
+                        watcher: store.watch(kind().range, start),
+                        subscription: fanout.subscribe(kind(), &wake),
+                        seen: Vec::new(),
+                        expected,
+                        shared: 0,
+                    });
+                }
+                Step::Read(n) if count > 0 => clients[usize::from(n) % count].read(&fanout),
+                Step::Leave(n) if count > 0 => drop(clients.remove(usize::from(n) % count)),
+                Step::Read(_) | Step::Leave(_) => {}
+            }
+        }
+        fanout.wave();
+        for client in &mut clients {
+            client.read(&fanout);
+            prop_assert_eq!(&client.seen, &client.expected);
+        }
+        drop(clients);
+        prop_assert!(fanout.state().groups.is_empty(), "groups end with their last watch");
+    }
+}
+
+#[test]
+fn watches_that_keep_up_share_and_wake_only_for_their_range() {
+    let store = Store::in_memory(StoreOptions::default());
+    let (fanout, wake) = (Arc::new(Fanout::new(&store)), Arc::new(Notify::new()));
+    let watch = || Client {
+        watcher: store.watch(kind().range, 0),
+        subscription: fanout.subscribe(kind(), &wake),
+        seen: Vec::new(),
+        expected: Vec::new(),
+        shared: 0,
+    };
+    let mut clients = [watch(), watch()];
+    store.put("k/0", "not theirs").expect("put");
+    assert_eq!(fanout.wave(), 0, "nobody is woken");
+    for _ in 0..10 {
+        store.put("k/1", "v").expect("put");
+        store.put("k/2", "v").expect("put");
+        assert_eq!(fanout.wave(), 2);
+        clients.iter_mut().for_each(|client| client.read(&fanout));
+    }
+    for client in &clients {
+        assert_eq!((client.seen.len(), client.shared), (20, 20), "all of it from shared chunks");
+    }
+}

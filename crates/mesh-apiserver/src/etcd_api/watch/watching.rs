@@ -1,0 +1,115 @@
+//! One watch of a stream: where it is, and what comes next.
+
+use super::{
+    super::fanout::{Fanout, Next, Subscription},
+    event::put_event,
+};
+use bytes::{Bytes, BytesMut};
+use kvstore::{Watcher, store::Compacted};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A watch. It holds a cursor, and shares events with the watches of its kind while it is where they are.
+#[derive(Debug)]
+pub(super) struct Watching {
+    watcher: Watcher,
+    subscription: Subscription,
+    fragment: bool,
+    /// A new watch looks into the history first, where it may find that its start is compacted.
+    is_new: bool,
+    /// When to tell the client how far it is, if nothing else is sent; `None` if it did not ask.
+    progress_due: Option<Instant>,
+}
+
+/// Encoded events of whole revisions.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// `events` fields of a `WatchResponse`, in one part or, for a watch that takes fragments, in several.
+    pub(super) bodies: Vec<Bytes>,
+    /// Nothing unsent of this watch lies at or before this revision.
+    pub(super) revision: u64,
+}
+
+impl Watching {
+    pub(super) fn new(watcher: Watcher, subscription: Subscription, fragment: bool, progress: bool) -> Self {
+        let progress_due = progress.then(|| Instant::now() + PROGRESS_INTERVAL);
+        Self { watcher, subscription, fragment, is_new: true, progress_due }
+    }
+
+    /// The next events, at least one; `None` if there are none up to what the fan-out has reached.
+    pub(super) fn next(&mut self, fanout: &Fanout) -> Result<Option<Piece>, Compacted> {
+        let reached = fanout.reached();
+        while self.watcher.next_revision() <= reached {
+            let next = self.subscription.next(self.watcher.next_revision());
+            let piece = match next {
+                _ if self.is_new => self.read_history(reached)?,
+                Next::History => self.read_history(reached)?,
+                Next::Nothing => {
+                    self.watcher.skip_to(reached + 1);
+                    None
+                }
+                // Fragments are cut at events, so they take the events one by one.
+                Next::Chunk(chunk) if self.fragment && chunk.body.len() > FRAGMENT_BYTES => {
+                    self.read_history(reached)?
+                }
+                Next::Chunk(chunk) => {
+                    self.watcher.skip_to(chunk.last + 1);
+                    self.watcher.delivered(chunk.events);
+                    Some(Piece { bodies: vec![chunk.body.clone()], revision: chunk.last })
+                }
+            };
+            self.is_new = false;
+            if let (Some(_), Some(due)) = (&piece, &mut self.progress_due) {
+                *due = Instant::now() + PROGRESS_INTERVAL;
+            }
+            if piece.is_some() {
+                return Ok(piece);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The revision up to which everything has been delivered.
+    pub(super) fn delivered(&self) -> u64 {
+        self.watcher.next_revision().saturating_sub(1)
+    }
+
+    /// When [`take_progress`](Self::take_progress) will have something.
+    pub(super) fn progress_due(&self) -> Option<Instant> {
+        self.progress_due
+    }
+
+    /// Whether it is time to tell the client how far it is.
+    pub(super) fn take_progress(&mut self) -> bool {
+        match &mut self.progress_due {
+            Some(due) if *due <= Instant::now() => {
+                *due += PROGRESS_INTERVAL;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn read_history(&mut self, reached: u64) -> Result<Option<Piece>, Compacted> {
+        let Some(changes) = self.watcher.take_until(reached)? else { return Ok(None) };
+        let filters = self.subscription.kind().filters;
+        let (mut bodies, mut body) = (Vec::new(), BytesMut::new());
+        for event in changes.events.iter().filter(|event| filters.keep(event)) {
+            let before = body.len();
+            put_event(event, filters.previous, &mut body);
+            if self.fragment && before > 0 && body.len() > FRAGMENT_BYTES {
+                let over = body.split_off(before);
+                bodies.push(std::mem::replace(&mut body, over).freeze());
+            }
+        }
+        if !body.is_empty() {
+            bodies.push(body.freeze());
+        }
+        Ok((!bodies.is_empty()).then_some(Piece { bodies, revision: changes.revision }))
+    }
+}
+
+/// etcd's interval.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// etcd's `--max-request-bytes`, its size of a fragment.
+const FRAGMENT_BYTES: usize = 3 << 19;
