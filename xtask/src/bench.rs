@@ -11,14 +11,19 @@ use crate::setup;
 pub(crate) enum Name {
     /// From a manifest to a map entry in another cluster; what connect() costs with and without us.
     FirstLight,
+    /// The hub beside etcd: lists, fan-out, cold starts, restarts, durable puts; takes up to six minutes.
+    Wire,
 }
 
-/// Measures with optimised programs.
-pub(crate) fn bench(name: Name) -> Result<()> {
+/// Measures with optimised programs. The arguments go to the benchmark.
+pub(crate) fn bench(name: Name, args: &[String]) -> Result<()> {
     setup::setup()?;
     run(&mut cargo(&["build", "--workspace", "--bins", "--release"]))?;
     let bench = match name {
         Name::FirstLight => "first-light",
+        Name::Wire => "wire",
     };
-    run(&mut cargo(&["run", "--quiet", "--release", "--package", "e2e", "--bin", "lab-bench", "--", bench]))
+    let mut command =
+        cargo(&["run", "--quiet", "--release", "--package", "e2e", "--bin", "lab-bench", "--", bench]);
+    run(command.args(args))
 }

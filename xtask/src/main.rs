@@ -39,6 +39,9 @@ enum Word {
     Bench {
         /// Which: see `cargo xtask bench --help`.
         name: bench::Name,
+        /// Arguments of the benchmark itself, such as `--quick`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
     },
     /// What CI does: check, then test.
     Ci,
@@ -50,7 +53,7 @@ fn main() -> anyhow::Result<()> {
         Word::Check => check::check(),
         Word::Test { args } => run::test(&args),
         Word::Demo { args } => run::demo(&args),
-        Word::Bench { name } => bench::bench(name),
+        Word::Bench { name, args } => bench::bench(name, &args),
         Word::Ci => {
             check::check()?;
             run::test(&[])
