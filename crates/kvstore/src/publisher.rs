@@ -107,7 +107,7 @@ impl Publisher {
         let mut rest = writes.as_slice();
         while !rest.is_empty() {
             let batch = |transaction: &mut Transaction| Ok(take_batch(transaction, rest));
-            let committed = self.store.transact::<_, WriteError>(batch)?;
+            let committed = self.store.derive::<_, WriteError>(batch)?;
             let (taken, part) = committed.value;
             outcome.written += part.written;
             outcome.deleted += part.deleted;

@@ -5,6 +5,7 @@
 //! reader or watcher never sees what a crash of this process could take back, readers wait for nobody, and
 //! writers do not wait for watchers.
 
+mod disk;
 mod entry;
 mod history;
 mod journal;
@@ -19,6 +20,7 @@ mod syncer;
 mod transaction;
 mod watcher;
 
+pub use disk::DiskFailure;
 pub use entry::{Entry, Event, EventKind};
 pub use journal::JournalError;
 pub use lease::{Lease, LeaseError, MAX_LEASES, MAX_TTL_SECS, MIN_TTL_SECS};
@@ -26,15 +28,14 @@ pub use record::RecordError;
 pub use recovery::OpenError;
 pub use retention::Retention;
 pub use snapshot::{ReadError, Snapshot, View};
-pub use syncer::SyncFailed;
 pub use transaction::{Committed, Transaction};
 pub use watcher::{Changes, Compacted, Watcher};
 
 use crate::{metrics::Counters, range::KeyRange};
 use bytes::Bytes;
+use disk::{Attempts, Disk};
 use entry::Batch;
 use history::History;
-use journal::{Journal, Meta};
 use lease::{Deadlines, LeaseChange};
 use std::{
     convert::Infallible,
@@ -42,7 +43,6 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
-use syncer::Syncer;
 use tokio::{sync::watch, time::Instant};
 
 /// A revisioned key-value store. Clones are handles to the same store.
@@ -61,12 +61,9 @@ pub struct StoreOptions {
 /// A write was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The journal failed; nothing changed, and further writes will fail too until the store is opened anew.
-    #[error("write to the store's journal")]
-    Journal(#[from] JournalError),
-    /// An earlier sync failed.
-    #[error("store accepts no more writes")]
-    Sync(#[from] SyncFailed),
+    /// The disk takes no writes at present; nothing changed. [`Store::maintain`] tries to get it back.
+    #[error(transparent)]
+    Disk(#[from] DiskFailure),
     /// The store was closed.
     #[error("store is closed")]
     Closed,
@@ -110,10 +107,13 @@ struct Published {
     history: History,
 }
 
-struct Disk {
-    syncer: Syncer,
-    journal: Arc<Journal>,
-    meta: Meta,
+/// What is to become of a change while the disk takes no writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// It is refused.
+    Durable,
+    /// It is made in memory.
+    Derived,
 }
 
 impl Store {
@@ -129,15 +129,13 @@ impl Store {
     /// store begins anew under another [`cluster_id`](Self::cluster_id), which is logged as an error.
     pub fn open(directory: &Path, options: StoreOptions) -> Result<Self, OpenError> {
         let recovery::Recovered { journal, meta, snapshot, history } = recovery::open(directory)?;
-        let journal = Arc::new(journal);
-        let started = Syncer::start(journal.clone(), snapshot.revision());
-        let syncer = started.map_err(|source| OpenError::File {
+        let ids = (meta.cluster_id, meta.member_id);
+        let disk = Disk::new(directory, journal, meta, snapshot.revision());
+        let disk = disk.map_err(|source| OpenError::File {
             action: "start the sync thread of",
             path: directory.to_owned(),
             source,
         })?;
-        let ids = (meta.cluster_id, meta.member_id);
-        let disk = Disk { syncer, journal, meta };
         Ok(Self::new(options, Published { snapshot, history }, Some(disk), ids))
     }
 
@@ -185,12 +183,33 @@ impl Store {
     ///
     /// No revision is made if nothing changes. The changes survive the death of the process when this returns,
     /// and the death of the machine once [`synced`](Self::synced) has returned. Transactions run one after
-    /// another: `work` must be short.
+    /// another: `work` must be short. Fails while the disk takes no writes.
     pub fn transact<T, E: From<WriteError>>(
         &self,
         work: impl FnOnce(&mut Transaction) -> Result<T, E>,
     ) -> Result<Committed<T>, E> {
+        self.write(Need::Durable, work)
+    }
+
+    /// As [`transact`](Self::transact), for what can be had again from where it came: while the disk takes no writes,
+    /// the changes are made in memory. If the process ends before the disk is back, the next one begins with an older
+    /// state under a new [`cluster_id`](Self::cluster_id).
+    pub fn derive<T, E: From<WriteError>>(
+        &self,
+        work: impl FnOnce(&mut Transaction) -> Result<T, E>,
+    ) -> Result<Committed<T>, E> {
+        self.write(Need::Derived, work)
+    }
+
+    fn write<T, E: From<WriteError>>(
+        &self,
+        need: Need,
+        work: impl FnOnce(&mut Transaction) -> Result<T, E>,
+    ) -> Result<Committed<T>, E> {
         let writer = self.inner.writer()?;
+        if let Some(failure) = self.disk_failure().filter(|_| need == Need::Durable) {
+            return Err(WriteError::from(failure).into());
+        }
         let mut transaction = Transaction::new(self.snapshot());
         let value = work(&mut transaction)?;
         let (snapshot, events, leases) = transaction.finish();
@@ -199,9 +218,11 @@ impl Store {
             return Ok(Committed { value, revision, changed: false });
         }
         let batch = Arc::new(Batch { revision, events: events.into_boxed_slice(), at: Instant::now() });
-        if let Some(disk) = &self.inner.disk {
-            disk.journal.append(&batch, &leases).map_err(WriteError::from)?;
-            disk.syncer.appended(revision);
+        if let Some(disk) = &self.inner.disk
+            && let Err(failure) = disk.append(&batch, &leases)
+            && need == Need::Durable
+        {
+            return Err(WriteError::from(failure).into());
         }
         let changed = !batch.events.is_empty();
         self.inner.publish(snapshot, |history| {
@@ -235,10 +256,23 @@ impl Store {
     /// Waits until everything up to `revision` is on disk; at once for a store in memory.
     ///
     /// All who wait at the same moment share one sync. Fails if the disk does.
-    pub async fn synced(&self, revision: u64) -> Result<(), SyncFailed> {
+    pub async fn synced(&self, revision: u64) -> Result<(), DiskFailure> {
         match &self.inner.disk {
-            Some(disk) => disk.syncer.synced(revision).await,
+            Some(disk) => disk.synced(revision).await,
             None => Ok(()),
+        }
+    }
+
+    /// Why the disk takes no writes; `None` if it does, or if there is none.
+    pub fn disk_failure(&self) -> Option<DiskFailure> {
+        self.inner.disk.as_ref().and_then(Disk::failure)
+    }
+
+    /// Waits until the disk takes writes; at once for a store in memory.
+    pub async fn writable(&self) {
+        if let Some(disk) = &self.inner.disk {
+            // The sender lives as long as the store.
+            drop(disk.watch().wait_for(Option::is_none).await);
         }
     }
 
@@ -267,19 +301,27 @@ impl Store {
         self.compact_locked(&writer, revision)
     }
 
-    /// Ends leases that ran out, compacts by retention and brings quiet writes to disk, twice a second, until it fails.
+    /// Ends leases that ran out, compacts by retention, brings quiet writes to disk, and gets a failed disk back, for ever.
     ///
-    /// The owner of the store runs it as a task. Without it no lease ever ends by itself, and history is bounded only
-    /// at twice the retention.
-    pub async fn maintain(&self) -> Result<Infallible, CompactError> {
+    /// The owner of the store runs it as a task. Without it no lease ever ends by itself, history is bounded only
+    /// at twice the retention, and a disk that failed once takes no more writes.
+    pub async fn maintain(&self) -> Infallible {
         let mut tick = tokio::time::interval(retention::INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut attempts = None;
         loop {
             tick.tick().await;
-            self.expire_leases()?;
-            self.compact_expired()?;
-            if let Some(disk) = &self.inner.disk {
-                disk.syncer.request(self.revision());
+            self.expire_leases();
+            self.compact_expired();
+            let Some(disk) = &self.inner.disk else { continue };
+            if disk.failure().is_none() {
+                attempts = None;
+                disk.request(self.revision());
+            } else if attempts.get_or_insert_with(Attempts::new).is_due() {
+                let restored = self.restore_disk().await;
+                if let (Err(cause), Some(attempts)) = (restored, &mut attempts) {
+                    attempts.failed(&cause);
+                }
             }
         }
     }
@@ -296,8 +338,7 @@ impl Store {
         };
         self.synced(revision).await?;
         if let Some(disk) = &self.inner.disk {
-            let compacted = self.snapshot().compacted();
-            disk.journal.set_meta(&Meta { closed: true, compacted, ..disk.meta.clone() })?;
+            disk.close(self.snapshot().compacted())?;
         }
         Ok(())
     }
@@ -305,6 +346,17 @@ impl Store {
     /// Bytes that the history holds in memory, roughly.
     pub fn history_bytes(&self) -> usize {
         self.history_size().1
+    }
+
+    /// Writes the files of a failed disk anew, away from the tasks of the runtime.
+    async fn restore_disk(&self) -> Result<(), disk::RestoreError> {
+        let store = self.clone();
+        let restored = tokio::task::spawn_blocking(move || match &store.inner.disk {
+            Some(disk) => disk.restore(&store.inner),
+            None => Ok(()),
+        });
+        // The runtime is ending.
+        restored.await.unwrap_or(Ok(()))
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {
@@ -319,15 +371,21 @@ impl Store {
 
 impl Inner {
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, WriteError> {
+        let writer = self.lock_writer();
+        if writer.closed { Err(WriteError::Closed) } else { Ok(writer) }
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
         // The state is swapped whole, so a panic of another writer leaves nothing half done.
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if writer.closed {
-            return Err(WriteError::Closed);
-        }
-        if self.disk.as_ref().is_some_and(|disk| disk.syncer.has_failed()) {
-            return Err(SyncFailed.into());
-        }
-        Ok(writer)
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest state and the whole history.
+    fn everything(&self) -> (Snapshot, Vec<Arc<Batch>>) {
+        self.read(|published| {
+            let history = published.history.from(0, usize::MAX).cloned().collect();
+            (published.snapshot.clone(), history)
+        })
     }
 
     fn read<T>(&self, read: impl FnOnce(&Published) -> T) -> T {

@@ -144,7 +144,7 @@ impl Bound {
         tasks.spawn("store", async move {
             // Both arms may be dropped between two steps of theirs.
             tokio::select! {
-                failed = maintained.maintain() => failed.map(|never| match never {}).context("maintain the store"),
+                never = maintained.maintain() => match never {},
                 () = until.requested() => Ok(()),
             }
         });

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kvstore::publisher::{Outcome, PublishError};
-use kvstore::store::{SyncFailed, WriteError};
+use kvstore::store::{DiskFailure, WriteError};
 use kvstore::{KeyRange, Publisher, Store, Write};
 use mesh_runtime::{BlockReady, Shutdown};
 use tokio::sync::watch;
@@ -54,7 +54,7 @@ pub enum HubError {
     Write(#[from] WriteError),
     /// The allocations of identities could not be brought to disk.
     #[error("bring allocations of identities to disk")]
-    Sync(#[from] SyncFailed),
+    Sync(#[from] DiskFailure),
 }
 
 impl Hub {

@@ -9,9 +9,10 @@
 //! That is sound because fjall syncs a journal file completely before it opens the next one.
 
 use super::{
-    entry::{Batch, Entry},
+    entry::{Batch, Entry, Event, EventKind},
     lease::LeaseChange,
     record::{self, RecordError},
+    snapshot::Snapshot,
 };
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::{
@@ -19,6 +20,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// An open directory. Commits come from one thread at a time; `sync` may run beside them.
@@ -29,6 +31,13 @@ pub(crate) struct Journal {
     leases: Keyspace,
     high_water: File,
     records: PathBuf,
+    active: Mutex<Option<ActiveFile>>,
+}
+
+/// The file that fjall appends to: the one with the highest number in its folder.
+struct ActiveFile {
+    number: u64,
+    file: File,
 }
 
 /// What the store writes beside its events.
@@ -96,7 +105,7 @@ impl Journal {
         let path = directory.join(HIGH_WATER);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let high_water = file.map_err(|source| JournalError::File { action: "open", path, source })?;
-        Ok(Self { database, events, meta, leases, high_water, records })
+        Ok(Self { database, events, meta, leases, high_water, records, active: Mutex::default() })
     }
 
     /// Reads what was stored beside the events; `None` in a new directory.
@@ -138,7 +147,7 @@ impl Journal {
     }
 
     /// Calls `visit` with every event in the order in which they happened.
-    pub(crate) fn replay(&self, mut visit: impl FnMut(super::Event)) -> Result<(), JournalError> {
+    pub(crate) fn replay(&self, mut visit: impl FnMut(Event)) -> Result<(), JournalError> {
         for guard in self.events.iter() {
             let (key, value) = guard.into_inner().map_err(|source| self.storage(source))?;
             let event = record::decode(&key, &value);
@@ -176,12 +185,33 @@ impl Journal {
         self.set_high_water(batch.revision)
     }
 
+    /// Writes a whole store into an empty directory: every version that can be read, and the events since the last
+    /// compaction. What is in both is written twice, to the same place. Waits for nothing.
+    pub(crate) fn fill(&self, snapshot: &Snapshot, history: &[Arc<Batch>]) -> Result<(), JournalError> {
+        let versions = snapshot.versions().cloned();
+        let versions = versions.map(|entry| Event { kind: EventKind::Put, entry, previous: None });
+        let events = history.iter().flat_map(|batch| batch.events.iter().cloned());
+        let mut events = versions.chain(events).peekable();
+        while events.peek().is_some() {
+            let mut write = self.database.batch();
+            for event in events.by_ref().take(RECORDS_PER_COMMIT) {
+                write.insert(&self.events, record::place(&event.entry), record::encode(&event));
+            }
+            write.commit().map_err(|source| self.storage(source))?;
+        }
+        let mut write = self.database.batch();
+        for (id, ttl_secs) in snapshot.leases() {
+            write.insert(&self.leases, id.to_be_bytes(), ttl_secs.to_be_bytes());
+        }
+        write.commit().map_err(|source| self.storage(source))
+    }
+
     /// Moves the compaction revision and removes records that no reader can ask for any more.
     pub(crate) fn compact(&self, compacted: u64, garbage: &[impl AsRef<Entry>]) -> Result<(), JournalError> {
         let mut write = self.database.batch();
         write.insert(&self.meta, "compacted", compacted.to_be_bytes());
         write.commit().map_err(|source| self.storage(source))?;
-        for chunk in garbage.chunks(REMOVALS_PER_COMMIT) {
+        for chunk in garbage.chunks(RECORDS_PER_COMMIT) {
             let mut write = self.database.batch();
             for entry in chunk {
                 write.remove(&self.events, record::place(entry.as_ref()));
@@ -194,11 +224,13 @@ impl Journal {
     /// Waits until everything that was appended before the call is on disk.
     pub(crate) fn sync(&self) -> Result<(), JournalError> {
         let failed = |source| JournalError::File { action: "sync", path: self.records.clone(), source };
-        match newest_journal(&self.records).map_err(failed)? {
-            Some(path) => {
-                let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-                file.sync_data().map_err(failed)
-            }
+        // The one lock is held for the whole sync: there is one thread that syncs.
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        if !active.as_ref().is_some_and(|active| active.is_newest(&self.records)) {
+            *active = ActiveFile::newest(&self.records).map_err(failed)?;
+        }
+        match &*active {
+            Some(active) => active.file.sync_data().map_err(failed),
             None => self.database.persist(PersistMode::SyncData).map_err(|source| self.storage(source)),
         }
     }
@@ -245,26 +277,47 @@ impl JournalError {
         }
     }
 
+    /// Whether there is no room left on the disk, or none for this user.
+    pub(crate) fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        let kind = match self {
+            Self::Record { .. } => None,
+            Self::File { source, .. } => Some(source.kind()),
+            Self::Storage { source, .. } => match source.as_ref() {
+                fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => Some(error.kind()),
+                _ => None,
+            },
+        };
+        matches!(kind, Some(StorageFull | QuotaExceeded))
+    }
+
     /// Whether another process has the directory open.
     pub(crate) fn is_locked(&self) -> bool {
         matches!(self, Self::Storage { source, .. } if matches!(source.as_ref(), fjall::Error::Locked))
     }
 }
 
-/// The file that fjall appends to: the one with the highest number in its folder.
-fn newest_journal(records: &Path) -> io::Result<Option<PathBuf>> {
-    let mut newest: Option<(u64, PathBuf)> = None;
-    for file in std::fs::read_dir(records)? {
-        let path = file?.path();
-        let is_journal = path.extension().is_some_and(|extension| extension == "jnl");
-        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-        if let Some(number) = number.filter(|_| is_journal)
-            && newest.as_ref().is_none_or(|(newest, _)| number > *newest)
-        {
-            newest = Some((number, path));
+impl ActiveFile {
+    fn newest(records: &Path) -> io::Result<Option<Self>> {
+        let mut newest: Option<u64> = None;
+        for file in std::fs::read_dir(records)? {
+            let name = file?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".jnl")?.parse().ok());
+            newest = newest.max(number);
         }
+        let Some(number) = newest else { return Ok(None) };
+        let file = OpenOptions::new().write(true).open(journal_file(records, number))?;
+        Ok(Some(Self { number, file }))
     }
-    Ok(newest.map(|(_, path)| path))
+
+    /// fjall numbers its files without a gap.
+    fn is_newest(&self, records: &Path) -> bool {
+        !journal_file(records, self.number + 1).exists()
+    }
+}
+
+fn journal_file(records: &Path, number: u64) -> PathBuf {
+    records.join(format!("{number}.jnl"))
 }
 
 /// Folder of the database within the store's directory.
@@ -274,13 +327,11 @@ pub(crate) const HIGH_WATER: &str = "high-water";
 const CACHE_BYTES: u64 = 8 << 20;
 const JOURNALS_BYTES: u64 = 128 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
-const REMOVALS_PER_COMMIT: usize = 4096;
+const RECORDS_PER_COMMIT: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{EventKind, entry::Event};
-    use std::sync::Arc;
 
     /// `sync` relies on where fjall appends.
     #[test]
@@ -301,9 +352,11 @@ mod tests {
         let batch = Batch { revision: 2, events: [event].into(), at: tokio::time::Instant::now() };
         journal.append(&batch, &[]).expect("append");
 
-        let newest = newest_journal(&directory.path().join(RECORDS)).expect("list").expect("a journal file");
-        let bytes = std::fs::read(&newest).expect("read");
-        assert!(bytes.windows(marker.len()).any(|window| window == marker), "not in {}", newest.display());
+        let records = directory.path().join(RECORDS);
+        let newest = ActiveFile::newest(&records).expect("list").expect("a journal file");
+        assert!(newest.is_newest(&records));
+        let bytes = std::fs::read(journal_file(&records, newest.number)).expect("read");
+        assert!(bytes.windows(marker.len()).any(|window| window == marker), "not in {}", newest.number);
         assert_eq!(journal.high_water(), Some(2));
         journal.sync().expect("sync");
     }

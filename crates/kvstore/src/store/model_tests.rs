@@ -17,6 +17,8 @@ enum Step {
     Compact(u8),
     /// Close and open again; `true` leaves out the closing, as a kill does.
     Reopen(bool),
+    /// The disk fails, or is back.
+    Fault,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -28,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop::collection::vec((key, prop::option::of(any::<u8>())), 1..5).prop_map(Step::Batch),
         1 => any::<u8>().prop_map(Step::Compact),
         1 => any::<bool>().prop_map(Step::Reopen),
+        1 => Just(Step::Fault),
     ]
 }
 
@@ -95,11 +98,15 @@ fn changes_of(step: &Step) -> Vec<(KeyRange, Option<Bytes>)> {
         Step::Delete(k) => vec![(KeyRange::key(key(*k)), None)],
         Step::DeleteFrom(from, to) => vec![(KeyRange::from_wire(key(*from), key(*to)), None)],
         Step::Batch(changes) => changes.iter().map(|(k, v)| (KeyRange::key(key(*k)), v.map(value))).collect(),
-        Step::Compact(_) | Step::Reopen(_) => Vec::new(),
+        Step::Compact(_) | Step::Reopen(_) | Step::Fault => Vec::new(),
     }
 }
 
 fn apply(store: &Store, changes: &[(KeyRange, Option<Bytes>)]) -> u64 {
+    if store.disk_failure().is_some() {
+        let refused = store.transact::<_, WriteError>(|_| Ok(()));
+        assert!(matches!(refused, Err(WriteError::Disk(_))), "{refused:?}");
+    }
     let work = |transaction: &mut Transaction| {
         for (range, value) in changes {
             match value {
@@ -109,7 +116,19 @@ fn apply(store: &Store, changes: &[(KeyRange, Option<Bytes>)]) -> u64 {
         }
         Ok(())
     };
-    store.transact::<_, WriteError>(work).expect("transaction").revision
+    store.derive::<_, WriteError>(work).expect("transaction").revision
+}
+
+fn fail(store: &Store) {
+    if let Some(disk) = &store.inner.disk {
+        disk.fail_for_a_test();
+    }
+}
+
+fn restore(store: &Store) {
+    if let Some(disk) = store.inner.disk.as_ref().filter(|disk| disk.failure().is_some()) {
+        disk.restore(&store.inner).expect("write the files anew");
+    }
 }
 
 fn check(store: &Store, model: &Model, range: &KeyRange) -> Result<(), TestCaseError> {
@@ -174,7 +193,10 @@ fn run(directory: Option<&Path>, steps: &[Step], range: &KeyRange) -> Result<(),
                 prop_assert_eq!(compacted.is_ok(), revision > model.compacted, "{:?}", compacted);
                 model.compacted = model.compacted.max(revision);
             }
+            (Step::Fault, Some(_)) if store.disk_failure().is_none() => fail(&store),
+            (Step::Fault, _) => restore(&store),
             (Step::Reopen(kill), Some(directory)) => {
+                restore(&store);
                 if !kill {
                     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
                     runtime.block_on(store.close()).expect("close");
@@ -353,6 +375,43 @@ fn a_lost_tail_is_noticed() {
     let store = Store::open(directory.path(), StoreOptions::default()).expect("open");
     assert_ne!(store.cluster_id(), cluster_id);
     assert_eq!(store.revision(), 2);
+}
+
+#[test]
+fn files_in_doubt_belong_to_another_store() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let store = Store::open(directory.path(), StoreOptions::default()).expect("open");
+    store.put("a", "1").expect("put");
+    let cluster_id = store.cluster_id();
+    fail(&store);
+    assert!(store.put("a", "2").is_err());
+    assert_eq!(apply(&store, &[(KeyRange::key("a"), Some("3".into()))]), 3);
+    drop(store);
+    let store = Store::open(directory.path(), StoreOptions::default()).expect("open");
+    assert_ne!(store.cluster_id(), cluster_id, "readers have seen a revision 3 that is gone");
+    assert_eq!(store.revision(), 2);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_back_holds_everything_and_who_waits_hears_of_it() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let store = Store::open(directory.path(), StoreOptions::default()).expect("open");
+    let cluster_id = store.cluster_id();
+    store.put("a", "1").expect("put");
+    fail(&store);
+    assert!(store.synced(2).await.is_err());
+    apply(&store, &[(KeyRange::key("b"), Some("2".into()))]);
+    let maintained = tokio::spawn({
+        let store = store.clone();
+        async move { store.maintain().await }
+    });
+    tokio::time::timeout(Duration::from_secs(20), store.writable()).await.expect("back within 20 s");
+    maintained.abort();
+    let revision = store.put("c", "3").expect("put");
+    tokio::time::timeout(Duration::from_secs(20), store.synced(revision)).await.expect("20 s").expect("synced");
+    drop((store, maintained.await));
+    let store = Store::open(directory.path(), StoreOptions::default()).expect("open");
+    assert_eq!((store.cluster_id(), store.revision(), store.snapshot().len()), (cluster_id, 4, 3));
 }
 
 #[test]

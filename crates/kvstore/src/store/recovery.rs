@@ -7,6 +7,7 @@
 use super::{
     entry::{Batch, Entry, Event, EventKind},
     history::History,
+    disk,
     journal::{HIGH_WATER, Journal, JournalError, Meta, RECORDS},
     snapshot::Snapshot,
 };
@@ -66,6 +67,8 @@ enum Break {
     Copied,
     #[error("revision {written} had been written, but the files end at revision {found}")]
     TailLost { written: u64, found: u64 },
+    #[error("the disk had failed while the store was in use")]
+    InDoubt,
     #[error("the history has a hole after revision {after}")]
     Hole { after: u64 },
 }
@@ -77,6 +80,9 @@ pub(crate) fn open(directory: &Path) -> Result<Recovered, OpenError> {
         move |source| OpenError::File { action, path, source }
     };
     fs::create_dir_all(directory).map_err(file_error("create", directory))?;
+    if let Err(cause) = disk::remove(&directory.join(disk::FRESH)) {
+        warn!(error = %disk::chain(&cause), "what is left of files that were being written anew stays");
+    }
     let boot_id = boot_id();
     match recover(directory, &boot_id) {
         Ok(recovered) => Ok(recovered),
@@ -157,6 +163,9 @@ fn broken(
     }
     if meta.inode != inode {
         return Some(Break::Copied);
+    }
+    if written == disk::IN_DOUBT {
+        return Some(Break::InDoubt);
     }
     if meta.boot_id != boot_id && !meta.closed {
         return Some(Break::Rebooted);

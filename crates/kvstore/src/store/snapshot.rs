@@ -97,6 +97,11 @@ impl Snapshot {
             .map(|(_, entry)| entry)
     }
 
+    /// Every version that can be read: the current ones, and those superseded since the last compaction.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.current.values().chain(self.superseded.values().map(|old| &old.entry))
+    }
+
     /// Whether there is a lease with this number.
     pub fn has_lease(&self, id: i64) -> bool {
         self.leases.contains_key(&id)

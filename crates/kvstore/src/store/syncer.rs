@@ -1,17 +1,23 @@
 //! One thread that brings the journal to disk, for all who wait together.
+//!
+//! While a sync is under way, new demands gather for the next one. Those who were served together are likely to come
+//! back together, so the thread waits a moment for as many as the last time before it syncs again: a sync costs the
+//! same for one as for all. A lone writer is never kept waiting.
 
-use super::journal::Journal;
+use super::journal::{Journal, JournalError};
 use std::{
+    collections::BinaryHeap,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tracing::error;
 
-/// Runs syncs on demand: while one is under way, all new demands wait for the next one together.
+/// Runs syncs on demand.
 pub(crate) struct Syncer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -21,37 +27,57 @@ struct Shared {
     journal: Arc<Journal>,
     /// Latest revision in the journal.
     appended: AtomicU64,
+    /// Latest revision on disk.
+    synced: AtomicU64,
     demand: Mutex<Demand>,
     wake: Condvar,
-    /// Latest revision on disk.
-    synced: watch::Sender<u64>,
-    failed: AtomicBool,
 }
 
 #[derive(Default)]
 struct Demand {
+    /// The latest revision that is wanted on disk.
     revision: u64,
+    /// The one that wants the least first.
+    waiters: BinaryHeap<Waiter>,
+    /// Wake the thread when so many wait.
+    gather: usize,
+    /// The thread has ended, or is to end.
     stop: bool,
 }
 
-/// A sync failed: what the disk holds is not known, so nothing more is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an earlier sync to disk failed, the store must be opened anew")]
-pub struct SyncFailed;
+struct Waiter {
+    revision: u64,
+    done: oneshot::Sender<()>,
+}
+
+/// The sync that was waited for did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotSynced;
 
 impl Syncer {
-    /// Starts the thread; everything up to `revision` is on disk already.
-    pub(crate) fn start(journal: Arc<Journal>, revision: u64) -> std::io::Result<Self> {
+    /// Starts the thread; everything up to `revision` is on disk already. `failed` is told why the thread ended early.
+    pub(crate) fn start(
+        journal: Arc<Journal>,
+        revision: u64,
+        failed: impl FnOnce(JournalError) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             journal,
             appended: AtomicU64::new(revision),
+            synced: AtomicU64::new(revision),
             demand: Mutex::default(),
             wake: Condvar::new(),
-            synced: watch::Sender::new(revision),
-            failed: AtomicBool::new(false),
         });
         let of_thread = shared.clone();
-        let thread = std::thread::Builder::new().name("store-sync".into()).spawn(move || of_thread.run())?;
+        let body = move || {
+            let ended = of_thread.run();
+            // First the reason, then those who will ask for it.
+            if let Err(cause) = ended {
+                failed(cause);
+            }
+            of_thread.stop();
+        };
+        let thread = std::thread::Builder::new().name("store-sync".into()).spawn(body)?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -62,54 +88,108 @@ impl Syncer {
 
     /// Asks for a sync without waiting for it.
     pub(crate) fn request(&self, revision: u64) {
-        let mut demand = self.shared.demand.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut demand = self.shared.demand();
         demand.revision = demand.revision.max(revision);
+        drop(demand);
         self.shared.wake.notify_one();
     }
 
-    /// Waits until `revision` is on disk. Waiters of the same moment share one sync.
-    pub(crate) async fn synced(&self, revision: u64) -> Result<(), SyncFailed> {
-        let mut synced = self.shared.synced.subscribe();
-        if *synced.borrow() < revision {
-            self.request(revision);
+    /// Waits until `revision` is on disk.
+    pub(crate) async fn synced(&self, revision: u64) -> Result<(), NotSynced> {
+        if self.shared.synced.load(Ordering::Acquire) >= revision {
+            return Ok(());
         }
-        let reached = |synced: &u64| *synced >= revision || self.has_failed();
-        synced.wait_for(reached).await.map_err(|_closed| SyncFailed)?;
-        if *self.shared.synced.borrow() >= revision { Ok(()) } else { Err(SyncFailed) }
-    }
-
-    /// Whether a sync has failed.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Acquire)
+        let (done, outcome) = oneshot::channel();
+        {
+            let mut demand = self.shared.demand();
+            if demand.stop {
+                return Err(NotSynced);
+            }
+            demand.revision = demand.revision.max(revision);
+            demand.waiters.push(Waiter { revision, done });
+            if demand.waiters.len() >= demand.gather {
+                self.shared.wake.notify_one();
+            }
+        }
+        outcome.await.map_err(|_dropped| NotSynced)
     }
 }
 
 impl Shared {
-    fn run(&self) {
-        loop {
-            let mut demand = self.demand.lock().unwrap_or_else(PoisonError::into_inner);
-            while demand.revision <= *self.synced.borrow() && !demand.stop {
-                demand = self.wake.wait(demand).unwrap_or_else(PoisonError::into_inner);
-            }
-            if demand.stop {
-                return;
-            }
-            drop(demand);
+    fn demand(&self) -> MutexGuard<'_, Demand> {
+        // Every change is whole, so a panic of another holder leaves nothing half done.
+        self.demand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Syncs until it is to stop. Fails when the disk does.
+    fn run(&self) -> Result<(), JournalError> {
+        let mut group = 1;
+        while self.wait(group) {
             let revision = self.appended.load(Ordering::Acquire);
-            if let Err(cause) = self.journal.sync() {
-                error!(error = ?cause, revision, "sync to disk failed: no more writes are accepted");
-                self.failed.store(true, Ordering::Release);
-                self.synced.send_modify(|_| {});
-                return;
-            }
-            self.synced.send_replace(revision);
+            self.journal.sync()?;
+            self.synced.store(revision, Ordering::Release);
+            group = self.serve(revision);
         }
+        Ok(())
+    }
+
+    /// Waits until there is something to sync and, for a moment, for a group as large as the last one. False at the end.
+    fn wait(&self, group: usize) -> bool {
+        let mut demand = self.demand();
+        demand.gather = group;
+        let mut patience = None;
+        loop {
+            if demand.stop {
+                return false;
+            }
+            let is_due = demand.revision > self.synced.load(Ordering::Acquire);
+            if is_due && demand.waiters.len() >= group {
+                return true;
+            }
+            demand = if is_due {
+                let until = *patience.get_or_insert_with(|| Instant::now() + PATIENCE);
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() || demand.waiters.is_empty() {
+                    return true;
+                }
+                let waited = self.wake.wait_timeout(demand, left);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                demand.gather = 1;
+                let mut woken = self.wake.wait(demand).unwrap_or_else(PoisonError::into_inner);
+                woken.gather = group;
+                woken
+            };
+        }
+    }
+
+    /// Tells those whose revision is on disk, and returns how many they were.
+    fn serve(&self, revision: u64) -> usize {
+        let mut served = Vec::new();
+        let mut demand = self.demand();
+        while demand.waiters.peek().is_some_and(|waiter| waiter.revision <= revision) {
+            served.extend(demand.waiters.pop());
+        }
+        drop(demand);
+        let count = served.len();
+        for waiter in served {
+            // One who no longer waits needs no answer.
+            let _nobody = waiter.done.send(());
+        }
+        count
+    }
+
+    /// Lets nobody wait for ever.
+    fn stop(&self) {
+        let mut demand = self.demand();
+        demand.stop = true;
+        demand.waiters.clear();
     }
 }
 
 impl Drop for Syncer {
     fn drop(&mut self) {
-        self.shared.demand.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.shared.demand().stop = true;
         self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -118,3 +198,27 @@ impl Drop for Syncer {
         }
     }
 }
+
+impl PartialEq for Waiter {
+    fn eq(&self, other: &Self) -> bool {
+        self.revision == other.revision
+    }
+}
+
+impl Eq for Waiter {}
+
+impl PartialOrd for Waiter {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Waiter {
+    /// Backwards, since the heap gives its greatest first.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.revision.cmp(&self.revision)
+    }
+}
+
+/// The longest wait for the others of a group; a few times what a sync takes.
+const PATIENCE: Duration = Duration::from_millis(1);

@@ -1,9 +1,7 @@
 //! Refusals with etcd's own codes and texts (etcd `api/v3rpc/rpctypes/error.go`), since clients compare them.
 
-use kvstore::store::{CompactError, LeaseError, ReadError, SyncFailed, WriteError};
-use std::error::Error;
+use kvstore::store::{CompactError, DiskFailure, LeaseError, ReadError, WriteError};
 use tonic::Status;
-use tracing::error;
 
 pub(super) fn empty_key() -> Status {
     Status::invalid_argument("etcdserver: key is not provided")
@@ -67,19 +65,17 @@ pub(super) fn read(error: ReadError) -> Status {
     })
 }
 
-/// The disk failed. The client learns that the write was not acknowledged; the log has the cause.
+/// The disk failed: nothing was acknowledged. A full one is what etcd calls a space that is exceeded.
 pub(super) fn write(cause: WriteError) -> Status {
-    error!(error = ?cause, "write refused");
-    let is_full = chain(&cause).any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
-    });
-    if is_full {
-        return Status::resource_exhausted("etcdserver: mvcc: database space exceeded");
+    match &cause {
+        WriteError::Disk(failure) if failure.is_full() => {
+            Status::resource_exhausted("etcdserver: mvcc: database space exceeded")
+        }
+        WriteError::Disk(_) | WriteError::Closed => Status::unavailable(format!("etcdserver: {cause}")),
     }
-    Status::unavailable("etcdserver: store accepts no writes, see the server's log")
 }
 
-pub(super) fn unsynced(cause: SyncFailed) -> Status {
+pub(super) fn unsynced(cause: DiskFailure) -> Status {
     write(cause.into())
 }
 
@@ -88,15 +84,6 @@ pub(super) fn compact(error: CompactError) -> Status {
         CompactError::Revision(error) => read(error),
         CompactError::Write(error) => write(error),
     }
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let mut next = Some(error);
-    std::iter::from_fn(move || {
-        let this = next?;
-        next = this.source();
-        Some(this)
-    })
 }
 
 const PERMISSION_DENIED: &str = "etcdserver: permission denied";

@@ -45,7 +45,7 @@ impl Server {
             tokio::select! {
                 // Neither ends but by an error, and then the test does, too.
                 () = accept => {}
-                failed = maintained.maintain() => drop(failed),
+                never = maintained.maintain() => match never {},
             }
         });
         Self { address, store, task }
