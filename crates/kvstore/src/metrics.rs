@@ -45,6 +45,8 @@ impl Collector for StoreCollector {
         gauge("store_leases", "Leases granted and not ended", None, snapshot.lease_count() as u64)?;
         gauge("store_history_revisions", "Revisions kept for watchers", None, history as u64)?;
         gauge("store_history", "Size of the kept revisions", Some(&Unit::Bytes), history_bytes as u64)?;
+        let failed = u64::from(self.store.disk_failure().is_some());
+        gauge("store_disk_failed", "1 while the disk takes no writes", None, failed)?;
         gauge("store_watchers", "Watchers of the store", None, counters.watchers.load(Ordering::Relaxed))?;
         let mut counter = |name, help, value: &AtomicU64| {
             let value = ConstCounter::new(value.load(Ordering::Relaxed));
@@ -72,6 +74,7 @@ mod tests {
             "mesh_apiserver_store_revision 2\n",
             "mesh_apiserver_store_keys 1\n",
             "mesh_apiserver_store_compactions_total 0\n",
+            "mesh_apiserver_store_disk_failed 0\n",
         ] {
             assert!(text.contains(line), "no {line:?} in\n{text}");
         }

@@ -58,6 +58,10 @@ impl Status {
                 "clusterId": format!("{:x}", self.store.cluster_id()),
                 "keys": snapshot.len(),
                 "compactRevision": snapshot.compacted(),
+                "diskFailure": self.store.disk_failure().map(|failure| json!({
+                    "reason": failure.reason(),
+                    "since": failure.since(),
+                })),
             },
             "source": report.source,
             "objects": report.objects,
