@@ -6,6 +6,7 @@ mod command;
 mod layers;
 mod run;
 mod setup;
+mod soak;
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +29,12 @@ enum Word {
         /// Such as `-p topology`, or a part of a test's name.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
+    },
+    /// The long form of what `test` runs short; without a name, all of it.
+    Soak {
+        /// Which.
+        #[arg(value_parser = soak::names())]
+        name: Option<String>,
     },
     /// Three clusters on this machine, one global service, a cut and a recovery.
     Demo {
@@ -52,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         Word::Setup => setup::setup(),
         Word::Check => check::check(),
         Word::Test { args } => run::test(&args),
+        Word::Soak { name } => soak::soak(name.as_deref()),
         Word::Demo { args } => run::demo(&args),
         Word::Bench { name, args } => bench::bench(name, &args),
         Word::Ci => {

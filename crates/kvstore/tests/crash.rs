@@ -73,6 +73,10 @@ fn killed_writer_loses_nothing() {
         child.wait().expect("reap the writer");
         assert!(seen >= lines, "the writer ended by itself after {seen} acknowledgements");
         check(directory.path(), acknowledged);
+        eprintln!(
+            "round {} of {rounds}: killed after {seen} acknowledgements, revision {acknowledged}",
+            round + 1
+        );
     }
 }
 
