@@ -66,6 +66,11 @@ impl Acceptor {
         Self { handshake_timeout, ..self }
     }
 
+    /// The credentials that it accepts with.
+    pub fn credentials(&self) -> &LiveCredentials {
+        &self.credentials
+    }
+
     /// Completes the handshake of one connection; run it in a task of its own, or one slow peer stops all.
     ///
     /// The identity may be refused: then every call is to be answered with the reason, and no handler reached.

@@ -9,6 +9,7 @@ use crate::blocks::Blocks;
 use crate::certificate::{self, Unreadable};
 use crate::fingerprint::Fingerprint;
 use crate::passport::{NotAPassport, Passport};
+use crate::verifier::Accepted;
 
 /// An immutable set of trust anchors; replaced whole when files change, and one value serves a connection's whole life.
 #[derive(Debug)]
@@ -28,6 +29,13 @@ pub(crate) struct Anchor {
     pub(crate) not_after: SystemTime,
     subject_der: Vec<u8>,
     spki: Fingerprint,
+}
+
+/// Names an accepted authority: its key, and what it is accepted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnchorId {
+    spki: Fingerprint,
+    unattested: bool,
 }
 
 /// What an accepted authority may vouch for.
@@ -108,6 +116,12 @@ impl Trust {
         self.own.as_ref()
     }
 
+    /// Whether a peer's authority is among the accepted ones, for the same purpose as when the peer was accepted. A renewed
+    /// certificate of it counts. O(authorities).
+    pub fn still_accepts(&self, peer: &Accepted) -> bool {
+        self.anchors.iter().any(|anchor| anchor.id() == peer.anchor)
+    }
+
     /// The subjects of all accepted authorities, for messages.
     pub fn subjects(&self) -> Vec<&str> {
         self.anchors.iter().map(|anchor| anchor.subject.as_str()).collect()
@@ -166,6 +180,12 @@ impl Trust {
         self.webpki.push(plain.to_owned());
         self.anchors.push(anchor);
         Ok(())
+    }
+}
+
+impl Anchor {
+    pub(crate) fn id(&self) -> AnchorId {
+        AnchorId { spki: self.spki, unattested: matches!(self.kind, AnchorKind::Unattested) }
     }
 }
 

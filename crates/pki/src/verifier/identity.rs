@@ -11,6 +11,7 @@ use crate::certificate::Unreadable;
 use crate::passport::{NotAPassport, Passport};
 use crate::profile::LeafRole;
 use crate::spiffe::InvalidUri;
+use crate::trust::AnchorId;
 
 /// Who the peer of a connection is, and whether our rules accept it.
 #[derive(Clone, Debug)]
@@ -39,6 +40,9 @@ pub struct Accepted {
     pub passport: Option<Arc<Passport>>,
     /// When its leaf, passport or root ends, whichever is first.
     pub expires: SystemTime,
+    /// The accepted authority at the end of its chain; [`Trust::still_accepts`](crate::trust::Trust::still_accepts)
+    /// says whether it counts under newer files, too.
+    pub anchor: AnchorId,
 }
 
 /// What a peer is, as far as its certificates prove.

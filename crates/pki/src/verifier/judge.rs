@@ -59,7 +59,7 @@ pub(super) fn judge(
     };
     let leaf_ends = certificate::time(x509.validity().not_after);
     let expires = leaf_ends.min(passport.not_after).min(anchor.not_after);
-    Ok(Accepted { role, passport: Some(passport), expires })
+    Ok(Accepted { role, passport: Some(passport), expires, anchor: anchor.id() })
 }
 
 fn unsound(sentence: String, alert: CertificateError) -> Finding {
@@ -112,7 +112,8 @@ fn unattested(side: &Side, anchor: &Anchor, x509: &X509Certificate<'_>) -> Resul
         return Err(Refusal::UnknownName { found: printable(common_name) }.into());
     }
     let expires = certificate::time(x509.validity().not_after).min(anchor.not_after);
-    Ok(Accepted { role: Role::Unattested { common_name: printable(common_name) }, passport: None, expires })
+    let role = Role::Unattested { common_name: printable(common_name) };
+    Ok(Accepted { role, passport: None, expires, anchor: anchor.id() })
 }
 
 /// The passport on the path: the one certificate between leaf and root, or the anchor itself.
