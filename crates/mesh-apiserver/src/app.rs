@@ -22,6 +22,8 @@ use crate::etcd_api::{self, Limits};
 use crate::export::Cluster;
 use crate::hub::{self, Hub};
 use crate::serve::clients::Clients;
+use crate::serve::notices::Notices;
+use crate::serve::shares::{Caps, Shares};
 use crate::serve::{self, Server, Service};
 use crate::source::{ManifestSource, SourceSpec};
 
@@ -94,6 +96,8 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
         routes: etcd_api::routes(store.clone(), Limits::default()),
         limits: Limits::default(),
         clients: clients.clone(),
+        shares: Shares::new(Caps { cluster: args.max_connections_per_peer.get(), ..Caps::default() }),
+        notices: Notices::default(),
         metrics: serve::metrics::Metrics::register(&mut registry, &clients),
     };
     let status = Status {

@@ -10,6 +10,7 @@
 //! What stock ClusterMesh clients and `etcdctl` use, with etcd's codes and texts. [`Grants`] come with the connection: a request
 //! without them is refused.
 
+mod arriving;
 mod connection;
 mod counts;
 mod fanout;
@@ -29,8 +30,9 @@ mod tests;
 mod txn;
 mod watch;
 
-pub use connection::{ConnectionError, serve};
+pub use connection::{ConnectionError, serve, serve_until};
 pub use grants::Grants;
+pub use room::SharedRoom;
 
 use axum::routing::post;
 use counts::Counts;
@@ -43,7 +45,7 @@ use kvstore::{
     },
 };
 use pages::Pages;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
 
 /// Bounds of what clients may ask for.
@@ -57,8 +59,12 @@ pub struct Limits {
     pub txn_operations: usize,
     /// Most watches on one stream.
     pub watches_per_stream: usize,
+    /// Most watches of all streams of one connection.
+    pub watches_per_connection: usize,
     /// Most streams (calls under way) on one connection.
     pub streams_per_connection: u32,
+    /// Time that a client has to read a list or a page; then its connection is closed.
+    pub list_time: Duration,
 }
 
 impl Default for Limits {
@@ -68,7 +74,9 @@ impl Default for Limits {
             request_bytes: 3 << 19,
             txn_operations: 128,
             watches_per_stream: 1000,
+            watches_per_connection: 4000,
             streams_per_connection: 256,
+            list_time: Duration::from_secs(300),
         }
     }
 }
@@ -96,6 +104,16 @@ pub fn routes(store: Store, limits: Limits) -> axum::Router {
         .into_axum_router()
         .merge(shared)
         .merge(plain::routes())
+}
+
+/// Answers every call with this status, and `/version` and `/health` as always: for clients that are told why they are not
+/// served.
+pub fn refusing(status: tonic::Status) -> axum::Router {
+    let refuse = move || {
+        let response = status.clone().into_http::<axum::body::Body>();
+        async move { response }
+    };
+    plain::routes().fallback(refuse)
 }
 
 /// Implements the gRPC services.

@@ -4,31 +4,41 @@
 //!   accept ─> TLS handshake (in a task of its own, with a deadline) ─> PeerIdentity ─> Grants ─> etcd API
 //! ```
 //! A peer whose certificate is sound but which our rules refuse is answered PermissionDenied with the reason on every
-//! call, and closed after [`REFUSED_LIFETIME`]: a TLS alert could not carry a text.
+//! call, and closed after [`REFUSED_LIFETIME`]: a TLS alert could not carry a text. So is one that has all the
+//! connections it may have, with ResourceExhausted.
+//!
+//! A connection lives as long as what it was accepted for: when its certificate ends, or its authority is no longer
+//! accepted, it is closed.
 
 pub mod clients;
 pub mod handshakes;
 pub mod metrics;
+pub mod notices;
+pub mod shares;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use mesh_runtime::{Chain, Shutdown};
-use pki::server::{AcceptError, Acceptor};
-use pki::{Outcome, PeerIdentity, Role};
+use pki::server::{AcceptError, Acceptor, TlsStream};
+use pki::{Accepted, Outcome, PeerIdentity, Role};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::Status;
 use topology::ClusterName;
 use tracing::{debug, info, warn};
 
-use self::clients::{Clients, Refused};
+use self::clients::Clients;
 use self::handshakes::{Handshake, Handshakes};
 use self::metrics::Metrics;
-use crate::etcd_api::{self, Grants, Limits};
+use self::notices::{Notices, Repeated};
+use self::shares::{Share, Shares};
+use crate::etcd_api::{self, ConnectionError, Grants, Limits};
 
 /// The bound port of the API, not yet serving.
 #[derive(Debug)]
@@ -50,8 +60,27 @@ pub struct Service {
     pub limits: Limits,
     /// Who is there, for the status page.
     pub clients: Clients,
+    /// Who holds how many connections.
+    pub shares: Shares,
     /// What is counted.
     pub metrics: Metrics,
+    /// What the log was told lately.
+    pub notices: Notices,
+}
+
+/// A peer that has a place.
+struct Admitted {
+    accepted: Accepted,
+    share: Share,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a peer with a sound certificate is not served.
+enum Refusal {
+    /// Our rules refuse it.
+    Rules(String),
+    /// There is no place.
+    Full(String),
 }
 
 impl Server {
@@ -74,11 +103,16 @@ impl Server {
         let handshakes = Handshakes::default();
         let others = Arc::new(Semaphore::new(MAX_OTHERS));
         let mut tasks = JoinSet::new();
+        let mut look = tokio::time::interval(notices::LOOK);
         loop {
             // All arms are cancel-safe: a connection is either still in the backlog or in our hands.
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+                _ = look.tick() => {
+                    service.notices.repeated().iter().for_each(tell);
+                    continue;
+                }
                 () = shutdown.requested() => break,
             };
             let (stream, address) = match accepted {
@@ -125,54 +159,137 @@ impl Service {
             Ok(accepted) => accepted,
             Err(error) => return self.handshake_failed(address, &error),
         };
-        let own = matches!(
-            peer.accepted().map(|accepted| &accepted.role),
-            Some(Role::Local { .. } | Role::Admin { .. })
-        );
-        let place = others.try_acquire().ok().filter(|_| !own);
-        if place.is_none() && !own {
-            self.metrics.turned_away();
-            warn!(%address, peer = %peer.subject, "too many connections of other clusters, turned away");
-            return;
+        match self.admit(&peer, &others) {
+            Ok(admitted) => self.serve(stream, address, &peer, admitted).await,
+            Err(reason) => self.refuse(stream, address, &peer, reason).await,
         }
-        let grants = Arc::new(self.grants(&peer));
-        let lifetime = match &peer.outcome {
-            Outcome::Refused(refusal) => {
-                warn!(%address, peer = %peer.subject, reason = %refusal, "client refused");
-                self.refused(address, "peer-refused", peer.to_string());
-                Some(REFUSED_LIFETIME)
-            }
-            Outcome::Accepted(accepted) => {
-                info!(%address, peer = %peer.subject, role = %accepted.role, "client connected");
-                None
+    }
+
+    /// Whether there is a place for this peer, and if not, what it is answered.
+    fn admit(&self, peer: &PeerIdentity, others: &Arc<Semaphore>) -> Result<Admitted, Refusal> {
+        let accepted = match &peer.outcome {
+            Outcome::Refused(reason) => return Err(Refusal::Rules(reason.to_string())),
+            Outcome::Accepted(accepted) => accepted.clone(),
+        };
+        let share = self.shares.enter(peer).map_err(|full| Refusal::Full(full.to_string()))?;
+        let place = match accepted.role {
+            Role::Local { .. } | Role::Admin { .. } => None,
+            Role::Remote { .. } | Role::Hub { .. } | Role::Unattested { .. } => {
+                let full = "too many connections of other clusters";
+                let place = others.clone().try_acquire_owned();
+                Some(place.map_err(|_none_left| Refusal::Full(full.to_owned()))?)
             }
         };
-        let role = peer.accepted().map_or("refused", |accepted| role_word(&accepted.role));
-        let entry = self.clients.enter(address, &peer);
+        Ok(Admitted { accepted, share, _place: place })
+    }
+
+    async fn serve(
+        &self,
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        peer: &PeerIdentity,
+        admitted: Admitted,
+    ) {
+        let role = role_word(&admitted.accepted.role);
+        if self.notices.say(address, "connected", &peer.subject) {
+            info!(%address, peer = %peer.subject, role = %admitted.accepted.role, "client connected");
+        } else {
+            debug!(%address, peer = %peer.subject, role = %admitted.accepted.role, "client connected");
+        }
+        let _entry = self.clients.enter(address, peer);
         self.metrics.connected(role);
-        let serving = etcd_api::serve(stream, self.routes.clone(), grants, self.limits);
-        let ended = match lifetime {
-            Some(lifetime) => tokio::time::timeout(lifetime, serving).await.unwrap_or(Ok(())),
-            None => serving.await,
+        let (grants, room) = (Arc::new(self.grants(&admitted.accepted.role)), admitted.share.room().clone());
+        let end = async {
+            let (kind, reason) = self.outlived(&admitted.accepted).await;
+            let text = format!("{}: {reason}", peer.subject);
+            if self.notices.say(address, kind, &text) {
+                warn!(%address, peer = %peer.subject, reason, "connection closed");
+            }
+            self.refused(address, kind, text);
         };
-        drop((entry, place));
-        match ended {
+        let serving =
+            etcd_api::serve_until(stream, self.routes.clone(), grants, room, self.limits, end).await;
+        match serving {
             Ok(()) => debug!(%address, role, "client left"),
+            Err(error @ ConnectionError::Unread { .. }) => {
+                let text = format!("{}: {error}", peer.subject);
+                if self.notices.say(address, "unread", &text) {
+                    warn!(%address, peer = %peer.subject, reason = %error, "connection closed");
+                }
+                self.refused(address, "unread", text);
+            }
             Err(error) => debug!(%address, role, error = %Chain(&error), "client left"),
         }
     }
 
-    /// What a peer may read and write (`docs/wire-format.md`).
-    fn grants(&self, peer: &PeerIdentity) -> Grants {
-        match &peer.outcome {
-            Outcome::Refused(refusal) => Grants::refused(refusal.to_string()),
-            Outcome::Accepted(accepted) => match &accepted.role {
-                Role::Local { .. } => Grants::local(),
-                Role::Admin { .. } => Grants::admin(),
-                Role::Remote { .. } | Role::Hub { .. } | Role::Unattested { .. } => {
-                    Grants::remote(self.cluster.as_str())
-                }
-            },
+    /// Tells a peer for a while why it is not served.
+    async fn refuse(
+        &self,
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        peer: &PeerIdentity,
+        refusal: Refusal,
+    ) {
+        let (kind, reason) = match &refusal {
+            Refusal::Rules(reason) => ("peer-refused", reason),
+            Refusal::Full(reason) => ("too-many", reason),
+        };
+        let text = format!("{}: {reason}", peer.subject);
+        if self.notices.say(address, kind, &text) {
+            warn!(%address, peer = %peer.subject, reason, "client refused");
+        }
+        self.refused(address, kind, text);
+        // Those who find no place here either are closed without a word.
+        let Ok(place) = self.shares.enter_refused() else { return self.metrics.turned_away() };
+        let _entry = self.clients.enter(address, peer);
+        self.metrics.connected("refused");
+        let (routes, grants) = match refusal {
+            Refusal::Rules(reason) => (self.routes.clone(), Grants::refused(reason)),
+            Refusal::Full(reason) => {
+                let status = Status::resource_exhausted(format!("etcdserver: too many requests: {reason}"));
+                (etcd_api::refusing(status), Grants::refused("too many connections"))
+            }
+        };
+        let room = place.room().clone();
+        let serving = etcd_api::serve_until(
+            stream,
+            routes,
+            Arc::new(grants),
+            room,
+            self.limits,
+            std::future::pending(),
+        );
+        if let Ok(Err(error)) = timeout(REFUSED_LIFETIME, serving).await {
+            debug!(%address, error = %Chain(&error), "client left");
+        }
+    }
+
+    /// Returns when a peer's certificates have ended or their authority is no longer accepted, and says which.
+    async fn outlived(&self, accepted: &Accepted) -> (&'static str, &'static str) {
+        let mut credentials = self.acceptor.credentials().clone();
+        loop {
+            if !credentials.current().trust().still_accepts(accepted) {
+                return ("root-removed", "the root of its certificate is no longer accepted");
+            }
+            let Ok(left) = accepted.expires.duration_since(SystemTime::now()) else {
+                return ("expired", "its certificate has ended");
+            };
+            // Both arms may be dropped at any time. A clock that is set is noticed within a minute.
+            tokio::select! {
+                () = credentials.changed() => {}
+                () = tokio::time::sleep(left.min(CLOCK_LOOK)) => {}
+            }
+        }
+    }
+
+    /// What a client may read and write (`docs/wire-format.md`).
+    fn grants(&self, role: &Role) -> Grants {
+        match role {
+            Role::Local { .. } => Grants::local(),
+            Role::Admin { .. } => Grants::admin(),
+            Role::Remote { .. } | Role::Hub { .. } | Role::Unattested { .. } => {
+                Grants::remote(self.cluster.as_str())
+            }
         }
     }
 
@@ -189,14 +306,27 @@ impl Service {
         match error {
             // Probes of load balancers and port scans do this all day.
             AcceptError::Io(_) => debug!(%address, error = %text, "no TLS connection"),
-            _ => warn!(%address, reason, error = %text, "client refused"),
+            _ if self.notices.say(address, reason, &text) => {
+                warn!(%address, reason, error = %text, "client refused");
+            }
+            _ => {}
         }
         self.refused(address, reason, text);
     }
 
     fn refused(&self, address: SocketAddr, kind: &'static str, reason: String) {
         self.metrics.refused(kind);
-        self.clients.refused(Refused { at: jiff::Timestamp::now(), address, kind, reason });
+        self.clients.refused(jiff::Timestamp::now(), address, kind, reason);
+    }
+}
+
+/// Says what was counted because it repeated itself.
+fn tell(repeated: &Repeated) {
+    let Repeated { from, kind, what, count } = repeated;
+    let what = if what.is_empty() { "many different ones" } else { what };
+    match *kind {
+        "connected" => info!(%from, client = what, count, "client connected again"),
+        _ => warn!(%from, reason = kind, what, count, "clients refused again"),
     }
 }
 
@@ -217,5 +347,7 @@ pub const MAX_CONNECTIONS: usize = 8192;
 pub const MAX_OTHERS: usize = MAX_CONNECTIONS - MAX_CONNECTIONS / 4;
 /// How long a refused client is answered with the reason.
 pub const REFUSED_LIFETIME: Duration = Duration::from_secs(5);
+/// How often connections look at the clock for the end of their certificates.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

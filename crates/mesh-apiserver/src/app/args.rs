@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use mesh_runtime::LogFormat;
@@ -40,6 +41,11 @@ pub struct Args {
     /// Address of the etcd API, over mutual TLS
     #[arg(long, env = "MESH_APISERVER_LISTEN", default_value = "[::]:2379")]
     pub listen: SocketAddr,
+
+    /// Connections at a time of one other cluster, all its nodes together; agents that follow this hub themselves take one
+    /// each
+    #[arg(long, env = "MESH_APISERVER_MAX_CONNECTIONS_PER_PEER", default_value = "1024")]
+    pub max_connections_per_peer: NonZeroUsize,
 
     /// Address of /livez, /readyz, /status and /metrics, without TLS
     #[arg(long, env = "MESH_APISERVER_ADMIN_LISTEN", default_value = "127.0.0.1:9980")]

@@ -79,6 +79,11 @@ impl Grants {
         self.decide(self.write.iter().any(|granted| granted.covers(range)))
     }
 
+    /// Whether anything at all may be written.
+    pub(super) fn may_write_any(&self) -> bool {
+        !self.write.is_empty()
+    }
+
     /// Fails with PermissionDenied unless status, members and leases may be asked for.
     pub(super) fn may_maintain(&self) -> Result<(), Status> {
         self.decide(self.maintain)

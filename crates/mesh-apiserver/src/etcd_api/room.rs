@@ -1,37 +1,185 @@
-//! How much a connection may have asked for that it has not read yet.
+//! How much of the hub's memory a client may take: lists that it has not read, messages that it has not finished, and
+//! watches.
 
+use super::Limits;
 use http::Extensions;
 use kvstore::proto::etcdserverpb::RangeRequest;
-use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
-/// Room for the lists of one connection. A client that asks for many and reads none waits for itself: its further
-/// lists are not even looked for.
+/// Room of one connection. A client that asks for many lists and reads none waits for itself: its further lists are not
+/// even looked for.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     records: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
+    arriving: Arc<AtomicUsize>,
+    lists: Arc<Mutex<Lists>>,
+    shared: SharedRoom,
 }
 
-/// Room that a list takes until it has been handed to the connection.
-pub(super) type Taken = Option<OwnedSemaphorePermit>;
+/// Room that several connections share: those of one holder. Clones are the same room.
+#[derive(Clone, Debug)]
+pub struct SharedRoom {
+    records: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
+    arriving: Arc<AtomicUsize>,
+}
 
-impl Default for Room {
+/// Room that a list takes until it has been handed to the connection; `None` in tests that need none.
+pub(super) type Taken = Option<List>;
+
+/// A list on its way.
+#[derive(Debug)]
+pub(super) struct List {
+    number: u64,
+    lists: Arc<Mutex<Lists>>,
+    _records: [OwnedSemaphorePermit; 2],
+}
+
+/// A watch's place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct WatchPlace {
+    _places: [OwnedSemaphorePermit; 2],
+}
+
+/// Bytes of messages that are not complete yet.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    room: Room,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    next: u64,
+    begun: BTreeMap<u64, Instant>,
+}
+
+impl Default for SharedRoom {
     fn default() -> Self {
-        Self { records: Arc::new(Semaphore::new(RECORDS as usize)) }
+        Self {
+            records: Arc::new(Semaphore::new(SHARED_RECORDS)),
+            watches: Arc::new(Semaphore::new(SHARED_WATCHES)),
+            arriving: Arc::default(),
+        }
+    }
+}
+
+impl SharedRoom {
+    /// Whether this is the same room.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.records, &other.records)
     }
 }
 
 impl Room {
-    /// The room of a request's connection.
-    pub(super) fn of(extensions: &Extensions) -> Self {
-        extensions.get::<Self>().cloned().unwrap_or_default()
+    /// The room of a new connection, within that of its holder.
+    pub(super) fn new(shared: SharedRoom, limits: &Limits) -> Self {
+        Self {
+            records: Arc::new(Semaphore::new(RECORDS as usize)),
+            watches: Arc::new(Semaphore::new(limits.watches_per_connection)),
+            arriving: Arc::default(),
+            lists: Arc::default(),
+            shared,
+        }
     }
 
-    /// Waits for the room that a request needs: a list without a limit needs all there is.
-    pub(super) async fn take(&self, request: &RangeRequest) -> Taken {
-        // The semaphore is never closed.
-        self.records.clone().acquire_many_owned(records(request)).await.ok()
+    /// The room of a request's connection.
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        let room = extensions.get::<Self>().cloned();
+        room.unwrap_or_else(|| Self::new(SharedRoom::default(), &Limits::default()))
     }
+
+    /// Waits for the room that a request needs: a list without a limit needs all that a connection has.
+    pub(super) async fn take(&self, request: &RangeRequest) -> Taken {
+        let records = records(request);
+        // The semaphores are never closed. Own room first, so that nobody waits with others' room in hand.
+        let own = self.records.clone().acquire_many_owned(records).await.ok()?;
+        let shared = self.shared.records.clone().acquire_many_owned(records).await.ok()?;
+        let mut lists = lock(&self.lists);
+        let number = lists.next;
+        lists.next += 1;
+        lists.begun.insert(number, Instant::now());
+        Some(List { number, lists: self.lists.clone(), _records: [own, shared] })
+    }
+
+    /// A place for one more watch; `None` if there are too many.
+    pub(super) fn watch(&self) -> Option<WatchPlace> {
+        let own = self.watches.clone().try_acquire_owned().ok()?;
+        let shared = self.shared.watches.clone().try_acquire_owned().ok()?;
+        Some(WatchPlace { _places: [own, shared] })
+    }
+
+    /// Nothing yet of a message.
+    pub(super) fn unfinished(&self) -> Unfinished {
+        Unfinished { room: self.clone(), bytes: 0 }
+    }
+
+    /// Returns once a list has not been taken by the client for `most`.
+    pub(super) async fn overdue(&self, most: Duration) {
+        loop {
+            let now = Instant::now();
+            let oldest = lock(&self.lists).begun.first_key_value().map(|(_, begun)| *begun + most);
+            if oldest.is_some_and(|oldest| oldest <= now) {
+                return;
+            }
+            tokio::time::sleep_until(oldest.unwrap_or(now + most)).await;
+        }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        lock(&self.lists).begun.remove(&self.number);
+    }
+}
+
+impl Unfinished {
+    /// Says how many bytes of a message are held now. Fails if that is more than there is room for.
+    pub(super) fn holds(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        for (held, most) in
+            [(&self.room.arriving, ARRIVING_BYTES), (&self.room.shared.arriving, SHARED_ARRIVING_BYTES)]
+        {
+            // Two connections that grow at the same moment may both be told that there is no room.
+            held.fetch_sub(before, Ordering::Relaxed);
+            held.fetch_add(bytes, Ordering::Relaxed);
+            if bytes > before && held.load(Ordering::Relaxed) > most {
+                held.fetch_sub(bytes, Ordering::Relaxed);
+                held.fetch_add(before, Ordering::Relaxed);
+                self.bytes = before;
+                return Err(NoRoom);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.room.arriving.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.room.shared.arriving.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// There is no room for what a client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+fn lock(lists: &Mutex<Lists>) -> MutexGuard<'_, Lists> {
+    // Each change is whole, so a panic elsewhere leaves nothing half done.
+    lists.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn records(request: &RangeRequest) -> u32 {
@@ -46,16 +194,31 @@ fn records(request: &RangeRequest) -> u32 {
 
 /// Records on the way to one connection: dozens of pages as clients ask for them, or one whole list.
 const RECORDS: u32 = 32 << 10;
+/// Records on the way to all connections of one holder: four whole lists, or 512 pages as stock clients ask for them.
+const SHARED_RECORDS: usize = 4 * RECORDS as usize;
+/// Watches of all connections of one holder: each of a thousand agents follows about ten prefixes.
+const SHARED_WATCHES: usize = 16 << 10;
+/// Bytes of unfinished messages on one connection: two of the longest, or hundreds as clients send them.
+const ARRIVING_BYTES: usize = 4 << 20;
+/// The same, of all connections of one holder.
+const SHARED_ARRIVING_BYTES: usize = 32 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::FutureExt;
 
+    fn room(shared: &SharedRoom) -> Room {
+        Room::new(shared.clone(), &Limits::default())
+    }
+
+    fn list(limit: i64) -> RangeRequest {
+        RangeRequest { range_end: "b".into(), limit, ..RangeRequest::default() }
+    }
+
     #[test]
     fn whole_lists_go_one_by_one_and_pages_together() {
-        let room = Room::default();
-        let list = |limit| RangeRequest { range_end: "b".into(), limit, ..RangeRequest::default() };
+        let room = room(&SharedRoom::default());
         let pages: Vec<Taken> = (0..65).filter_map(|_| room.take(&list(500)).now_or_never()).collect();
         assert_eq!(pages.len(), 65);
         assert!(room.take(&list(500)).now_or_never().is_none(), "the next page waits");
@@ -66,5 +229,46 @@ mod tests {
             assert!(room.take(&list(1)).now_or_never().is_none());
             drop(whole);
         }
+    }
+
+    #[test]
+    fn many_connections_of_one_holder_wait_for_each_other() {
+        let (berlin, tokyo) = (SharedRoom::default(), SharedRoom::default());
+        let lists: Vec<Taken> = (0..4).filter_map(|_| room(&berlin).take(&list(0)).now_or_never()).collect();
+        assert_eq!(lists.len(), 4);
+        assert!(room(&berlin).take(&list(256)).now_or_never().is_none(), "berlin's fifth waits");
+        assert!(room(&tokyo).take(&list(0)).now_or_never().is_some(), "tokyo's does not");
+        drop(lists);
+        assert!(room(&berlin).take(&list(256)).now_or_never().is_some());
+    }
+
+    #[test]
+    fn unfinished_messages_are_bounded_and_given_back() {
+        let shared = SharedRoom::default();
+        let one = room(&shared);
+        let (mut first, mut second) = (one.unfinished(), one.unfinished());
+        first.holds(3 << 20).expect("there is room");
+        assert_eq!(second.holds(2 << 20), Err(NoRoom));
+        second.holds(1 << 20).expect("what is left");
+        first.holds(0).expect("it is complete");
+        second.holds(4 << 20).expect("all of it");
+        let others: Vec<Room> = (0..8).map(|_| room(&shared)).collect();
+        let mut held: Vec<Unfinished> = others.iter().map(Room::unfinished).collect();
+        let fitting = held.iter_mut().filter_map(|unfinished| unfinished.holds(4 << 20).ok()).count();
+        assert_eq!(fitting, 7, "with the first connection's, 32 MiB");
+        drop((first, second, held));
+        assert_eq!(shared.arriving.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_nobody_takes_is_overdue() {
+        let room = room(&SharedRoom::default());
+        let most = Duration::from_secs(300);
+        let taken = room.take(&list(1)).await;
+        let begin = Instant::now();
+        room.overdue(most).await;
+        assert_eq!(begin.elapsed(), most);
+        drop(taken);
+        assert!(tokio::time::timeout(most * 3, room.overdue(most)).await.is_err(), "it was taken");
     }
 }

@@ -4,7 +4,7 @@ pub(super) mod event;
 mod session;
 mod watching;
 
-use super::{Api, Grants, framing, refusal};
+use super::{Api, Grants, framing, refusal, room::Room};
 use axum::{
     extract::{Request, State},
     response::Response,
@@ -19,8 +19,9 @@ pub(super) async fn watch(State(api): State<Api>, request: Request) -> Response 
     if let Some(reason) = grants.refusal() {
         return refusal::permission_denied(Some(reason)).into_http();
     }
+    let room = Room::of(request.extensions());
     let requests = framing::requests(request.into_body(), api.limits.message_bytes);
-    let session = Session::new(api, grants, requests);
+    let session = Session::new(api, grants, room, requests);
     framing::streaming(stream::unfold(session, |mut session| async {
         let message = session.next().await?;
         Some((message, session))

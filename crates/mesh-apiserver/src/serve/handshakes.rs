@@ -59,7 +59,7 @@ impl Drop for Handshake {
 }
 
 /// An IPv6 machine has a whole /64 to send from.
-fn subnet(address: IpAddr) -> IpAddr {
+pub(super) fn subnet(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

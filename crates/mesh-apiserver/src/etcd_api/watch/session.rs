@@ -5,6 +5,7 @@ use super::{
         Api, Grants,
         fanout::{Filters, Kind},
         framing::Message,
+        room::Room,
         wire,
     },
     watching::{Piece, Watching},
@@ -32,6 +33,7 @@ use tracing::debug;
 pub(super) struct Session {
     api: Api,
     grants: Arc<Grants>,
+    room: Room,
     requests: Streaming<WatchRequest>,
     /// `false` once the client has said all it wants; it may go on listening.
     requests_open: bool,
@@ -51,10 +53,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(api: Api, grants: Arc<Grants>, requests: Streaming<WatchRequest>) -> Self {
+    pub(super) fn new(api: Api, grants: Arc<Grants>, room: Room, requests: Streaming<WatchRequest>) -> Self {
         Self {
             api,
             grants,
+            room,
             requests,
             requests_open: true,
             watches: BTreeMap::new(),
@@ -187,6 +190,9 @@ impl Session {
         if self.watches.len() >= most {
             return self.refuse(format!("too many watches on one stream, at most {most} are served"));
         }
+        let Some(place) = self.room.watch() else {
+            return self.refuse("too many watches of this client".to_owned());
+        };
         let id = match create.watch_id {
             0 => self.unused_id(),
             taken if self.watches.contains_key(&taken) => return self.refuse(DUPLICATE_ID.to_owned()),
@@ -200,7 +206,7 @@ impl Session {
             previous: create.prev_kv,
         };
         let subscription = self.api.fanout.subscribe(Kind { range, filters }, &self.wake);
-        let watch = Watching::new(watcher, subscription, create.fragment, create.progress_notify);
+        let watch = Watching::new(watcher, subscription, place, create.fragment, create.progress_notify);
         self.watches.insert(id, watch);
         let revision = self.api.store.revision();
         self.say(&WatchResponse { watch_id: id, created: true, ..self.response(revision) });

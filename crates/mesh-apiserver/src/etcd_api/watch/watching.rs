@@ -1,7 +1,10 @@
 //! One watch of a stream: where it is, and what comes next.
 
 use super::{
-    super::fanout::{Fanout, Next, Subscription},
+    super::{
+        fanout::{Fanout, Next, Subscription},
+        room::WatchPlace,
+    },
     event::put_event,
 };
 use bytes::{Bytes, BytesMut};
@@ -19,6 +22,7 @@ pub(super) struct Watching {
     is_new: bool,
     /// When to tell the client how far it is, if nothing else is sent; `None` if it did not ask.
     progress_due: Option<Instant>,
+    _place: WatchPlace,
 }
 
 /// Encoded events of whole revisions.
@@ -31,9 +35,15 @@ pub(super) struct Piece {
 }
 
 impl Watching {
-    pub(super) fn new(watcher: Watcher, subscription: Subscription, fragment: bool, progress: bool) -> Self {
+    pub(super) fn new(
+        watcher: Watcher,
+        subscription: Subscription,
+        place: WatchPlace,
+        fragment: bool,
+        progress: bool,
+    ) -> Self {
         let progress_due = progress.then(|| Instant::now() + PROGRESS_INTERVAL);
-        Self { watcher, subscription, fragment, is_new: true, progress_due }
+        Self { watcher, subscription, fragment, is_new: true, progress_due, _place: place }
     }
 
     /// The next events, at least one; `None` if there are none up to what the fan-out has reached.
