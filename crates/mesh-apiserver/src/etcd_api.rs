@@ -16,6 +16,7 @@ mod counts;
 mod fanout;
 mod framing;
 mod grants;
+mod hello;
 mod inspect;
 mod kv;
 mod lease;
@@ -63,6 +64,10 @@ pub struct Limits {
     pub watches_per_connection: usize,
     /// Most streams (calls under way) on one connection.
     pub streams_per_connection: u32,
+    /// Time that a client has to say its first words on a connection.
+    pub hello_time: Duration,
+    /// Time that a client has to send a message it has begun, or all of a call that is no stream.
+    pub message_time: Duration,
     /// Time that a client has to read a list or a page; then its connection is closed.
     pub list_time: Duration,
 }
@@ -76,6 +81,8 @@ impl Default for Limits {
             watches_per_stream: 1000,
             watches_per_connection: 4000,
             streams_per_connection: 256,
+            hello_time: Duration::from_secs(10),
+            message_time: Duration::from_secs(20),
             list_time: Duration::from_secs(300),
         }
     }

@@ -201,24 +201,19 @@ impl Service {
         let (grants, room) = (Arc::new(self.grants(&admitted.accepted.role)), admitted.share.room().clone());
         let end = async {
             let (kind, reason) = self.outlived(&admitted.accepted).await;
-            let text = format!("{}: {reason}", peer.subject);
-            if self.notices.say(address, kind, &text) {
-                warn!(%address, peer = %peer.subject, reason, "connection closed");
-            }
-            self.refused(address, kind, text);
+            self.closed(address, peer, kind, reason);
         };
         let serving =
             etcd_api::serve_until(stream, self.routes.clone(), grants, room, self.limits, end).await;
         match serving {
             Ok(()) => debug!(%address, role, "client left"),
-            Err(error @ ConnectionError::Unread { .. }) => {
-                let text = format!("{}: {error}", peer.subject);
-                if self.notices.say(address, "unread", &text) {
-                    warn!(%address, peer = %peer.subject, reason = %error, "connection closed");
-                }
-                self.refused(address, "unread", text);
+            Err(error @ ConnectionError::Failed(_)) => {
+                debug!(%address, role, error = %Chain(&error), "client left");
             }
-            Err(error) => debug!(%address, role, error = %Chain(&error), "client left"),
+            Err(error @ (ConnectionError::Unread { .. } | ConnectionError::Silent { .. })) => {
+                let kind = if matches!(error, ConnectionError::Unread { .. }) { "unread" } else { "silent" };
+                self.closed(address, peer, kind, &error.to_string());
+            }
         }
     }
 
@@ -312,6 +307,15 @@ impl Service {
             _ => {}
         }
         self.refused(address, reason, text);
+    }
+
+    /// Reports that a client that had been served was sent away.
+    fn closed(&self, address: SocketAddr, peer: &PeerIdentity, kind: &'static str, reason: &str) {
+        let text = format!("{}: {reason}", peer.subject);
+        if self.notices.say(address, kind, &text) {
+            warn!(%address, peer = %peer.subject, reason, "connection closed");
+        }
+        self.refused(address, kind, text);
     }
 
     fn refused(&self, address: SocketAddr, kind: &'static str, reason: String) {

@@ -1,6 +1,10 @@
-//! The body of a request as it arrives: a client that begins a message and never ends it is not waited for.
+//! The body of a request as it arrives: a client that begins a message and never ends it is not waited for, and one that
+//! announces more than is accepted is told as etcd tells it (grpc-go `rpc_util.go`).
 
-use super::room::{NoRoom, Room, Unfinished};
+use super::{
+    Limits,
+    room::{NoRoom, Room, Unfinished},
+};
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::{
@@ -11,14 +15,16 @@ use std::{
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-/// A request's body. A message of a stream has [`MESSAGE_TIME`] from its first byte to its last; a call that is no stream
-/// has that for all its body. What is not complete yet is counted.
+/// A request's body. A message of a stream has [`Limits::message_time`] from its first byte to its last; a call that is no
+/// stream has that for all its body. What is not complete yet is counted.
 pub(super) struct Arriving<B = Incoming> {
     body: B,
     /// Clients say one thing after another for as long as they like.
     is_stream: bool,
     message: Message,
     unfinished: Unfinished,
+    most: usize,
+    time: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -31,11 +37,44 @@ struct Message {
     missing: usize,
 }
 
+/// What a piece of a body has begun and ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Begun {
+    /// A message has ended.
+    ended: bool,
+    /// The flags of all messages that have begun.
+    flags: u8,
+    /// What the longest of them announces.
+    longest: usize,
+}
+
 impl<B> Arriving<B> {
     /// The body of a request for this path.
-    pub(super) fn new(body: B, path: &str, room: &Room) -> Self {
-        let is_stream = STREAMS.contains(&path);
-        Self { body, is_stream, message: Message::default(), unfinished: room.unfinished(), deadline: None }
+    pub(super) fn new(body: B, path: &str, room: &Room, limits: &Limits) -> Self {
+        Self {
+            body,
+            is_stream: STREAMS.contains(&path),
+            message: Message::default(),
+            unfinished: room.unfinished(),
+            most: limits.message_bytes,
+            time: limits.message_time,
+            deadline: None,
+        }
+    }
+
+    /// Fails if what was begun cannot become a message.
+    fn check(&mut self, begun: Begun) -> Result<(), Status> {
+        if begun.flags & COMPRESSED != 0 {
+            return Err(Status::internal("grpc: compressed flag set with identity or empty encoding"));
+        }
+        if begun.longest > self.most {
+            let Begun { longest, .. } = begun;
+            let text = format!("grpc: received message larger than max ({longest} vs. {})", self.most);
+            return Err(Status::resource_exhausted(text));
+        }
+        self.unfinished.holds(self.message.held()).map_err(|NoRoom| {
+            Status::resource_exhausted("etcdserver: too many requests: too many unfinished messages")
+        })
     }
 }
 
@@ -54,14 +93,12 @@ where
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    let one_ended = self.message.read(data.clone());
-                    if one_ended && self.is_stream {
+                    let begun = self.message.read(data.clone());
+                    if begun.ended && self.is_stream {
                         self.deadline = None;
                     }
-                    let held = self.message.held();
-                    if self.unfinished.holds(held) == Err(NoRoom) {
-                        let text = "etcdserver: too many requests: too many bytes of unfinished messages";
-                        return Poll::Ready(Some(Err(Status::resource_exhausted(text).into())));
+                    if let Err(status) = self.check(begun) {
+                        return Poll::Ready(Some(Err(status.into())));
                     }
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -72,11 +109,12 @@ where
                 if self.is_stream && self.message.is_between() {
                     return Poll::Pending;
                 }
-                let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIME)));
+                let time = self.time;
+                let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(time)));
                 if deadline.as_mut().poll(context).is_pending() {
                     return Poll::Pending;
                 }
-                let text = format!("the request was not complete within {} s", MESSAGE_TIME.as_secs());
+                let text = format!("the request was not complete within {time:?}");
                 Poll::Ready(Some(Err(Status::deadline_exceeded(text).into())))
             }
         }
@@ -92,9 +130,9 @@ where
 }
 
 impl Message {
-    /// Takes what has come, and says whether a message ended in it.
-    fn read(&mut self, mut data: Bytes) -> bool {
-        let mut one_ended = false;
+    /// Takes what has come.
+    fn read(&mut self, mut data: Bytes) -> Begun {
+        let mut begun = Begun::default();
         while data.has_remaining() {
             if self.head_read < HEAD {
                 let take = data.remaining().min(HEAD - self.head_read);
@@ -102,8 +140,9 @@ impl Message {
                 data.copy_to_slice(to.expect("within the head"));
                 self.head_read += take;
                 if self.head_read == HEAD {
-                    let [_, length @ ..] = self.head;
-                    self.missing = u32::from_be_bytes(length) as usize;
+                    self.missing = self.announced();
+                    begun.flags |= self.head[0];
+                    begun.longest = begun.longest.max(self.missing);
                 }
             } else {
                 let take = data.remaining().min(self.missing);
@@ -112,10 +151,10 @@ impl Message {
             }
             if self.head_read == HEAD && self.missing == 0 {
                 self.head_read = 0;
-                one_ended = true;
+                begun.ended = true;
             }
         }
-        one_ended
+        begun
     }
 
     /// Between two messages.
@@ -123,24 +162,21 @@ impl Message {
         self.head_read == 0
     }
 
-    /// The memory that the message under way takes: its reader makes room for all that is announced. What is longer than
-    /// any message may be is refused by that reader at once.
+    /// The memory that the message under way takes: its reader makes room for all that is announced.
     fn held(&self) -> usize {
-        if self.head_read < HEAD {
-            return self.head_read;
-        }
+        if self.head_read == HEAD { self.announced() } else { 0 }
+    }
+
+    fn announced(&self) -> usize {
         let [_, length @ ..] = self.head;
-        let announced = u32::from_be_bytes(length) as usize;
-        if announced > LONGEST { 0 } else { announced }
+        u32::from_be_bytes(length) as usize
     }
 }
 
 /// The calls that are streams of requests.
 const STREAMS: [&str; 2] = ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"];
-/// Time that a client has to send a message it has begun, or a call that is no stream.
-const MESSAGE_TIME: Duration = Duration::from_secs(20);
-/// Longer than any message that is accepted.
-const LONGEST: usize = 4 << 20;
+/// The flag of a compressed message; no encoding is ever agreed on.
+const COMPRESSED: u8 = 1;
 const HEAD: usize = 5;
 
 #[cfg(test)]
@@ -179,7 +215,8 @@ mod tests {
 
     /// How a body ends, and when.
     async fn end(parts: &[&'static [u8]], path: &str) -> (Duration, Status) {
-        let (mut body, begin) = (Arriving::new(said(parts), path, &room()), Instant::now());
+        let (mut body, begin) =
+            (Arriving::new(said(parts), path, &room(), &Limits::default()), Instant::now());
         loop {
             match std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
                 Some(Ok(_)) => {}
@@ -201,7 +238,8 @@ mod tests {
             (&[whole], RANGE),
         ] {
             let (after, status) = end(parts, path).await;
-            assert_eq!((after, status.code()), (MESSAGE_TIME, tonic::Code::DeadlineExceeded), "{parts:?}");
+            let expected = (Limits::default().message_time, tonic::Code::DeadlineExceeded);
+            assert_eq!((after, status.code()), expected, "{parts:?}");
         }
         for parts in [&[][..], &[whole], &[&whole[..2], &whole[2..]]] {
             let waiting = timeout(Duration::from_secs(86_400), end(parts, WATCH)).await;
@@ -213,7 +251,8 @@ mod tests {
     async fn announced_bytes_are_counted_at_once() {
         let room = room();
         let two_mib: &[u8] = &[0, 0, 0x20, 0, 0];
-        let mut bodies: Vec<_> = (0..3).map(|_| Arriving::new(said(&[two_mib]), RANGE, &room)).collect();
+        let mut bodies: Vec<_> =
+            (0..3).map(|_| Arriving::new(said(&[two_mib]), RANGE, &room, &Limits::default())).collect();
         let mut begun = Vec::new();
         for body in &mut bodies {
             let first = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
@@ -241,9 +280,9 @@ mod tests {
                     break;
                 }
                 message.read(left.split_to(cut.min(left.len())));
-                prop_assert!(message.held() < 305);
+                prop_assert!(message.held() < 300);
             }
-            prop_assert!(message.is_between() && message.held() == 0);
+            prop_assert!(message.is_between());
         }
     }
 }

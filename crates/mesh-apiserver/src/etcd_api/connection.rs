@@ -1,6 +1,6 @@
 //! One client connection: HTTP/2 for gRPC, HTTP/1.1 for `/version`.
 
-use super::{Grants, Limits, SharedRoom, arriving::Arriving, room::Room};
+use super::{Grants, Limits, SharedRoom, arriving::Arriving, hello, room::Room};
 use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -19,6 +19,12 @@ pub enum ConnectionError {
     /// It failed, or the client broke the protocol.
     #[error("client connection failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The client said nothing.
+    #[error("client has spoken neither HTTP/2 nor HTTP/1.1 within {} s", after.as_secs())]
+    Silent {
+        /// The limit.
+        after: Duration,
+    },
     /// The client left what it had asked for unread.
     #[error("client has not read a list that it asked for {} s ago", after.as_secs())]
     Unread {
@@ -62,7 +68,7 @@ where
     let of_requests = room.clone();
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (mut head, body) = request.into_parts();
-        let body = Arriving::new(body, head.uri.path(), &of_requests);
+        let body = Arriving::new(body, head.uri.path(), &of_requests, &limits);
         head.extensions.insert(grants.clone());
         head.extensions.insert(of_requests.clone());
         routes.clone().oneshot(http::Request::from_parts(head, axum::body::Body::new(body)))
@@ -81,10 +87,14 @@ where
             .initial_stream_window_size(READER_WINDOW)
             .initial_connection_window_size(4 * READER_WINDOW);
     }
+    let (io, hello) = hello::heard(io);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
         ended = connection.as_mut() => return ended.map_err(ConnectionError::Failed),
         () = room.overdue(limits.list_time) => return Err(ConnectionError::Unread { after: limits.list_time }),
+        () = hello.missing(limits.hello_time) => {
+            return Err(ConnectionError::Silent { after: limits.hello_time });
+        }
         () = end => {}
     }
     connection.as_mut().graceful_shutdown();

@@ -182,9 +182,13 @@ impl Session {
         let filters: Vec<FilterType> = create.filters().collect();
         // As etcd: an empty key is the first possible one.
         let key = if create.key.is_empty() { Bytes::from_static(&[0]) } else { create.key };
+        let is_empty = !matches!(create.range_end.as_ref(), [] | [0]) && create.range_end <= key;
         let range = KeyRange::from_wire(key, create.range_end);
         if self.grants.may_read(&range).is_err() {
             return self.refuse(PERMISSION_DENIED.to_owned());
+        }
+        if is_empty {
+            return self.refuse(EMPTY_RANGE.to_owned());
         }
         let most = self.api.limits.watches_per_stream;
         if self.watches.len() >= most {
@@ -262,5 +266,7 @@ const MOST_UNHEARD: u32 = 16;
 const NO_WATCH: i64 = -1;
 /// etcd's text for a refused watch.
 const PERMISSION_DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+/// etcd's text for a range that ends before it begins.
+const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 /// etcd's text for an id that is taken.
 const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
