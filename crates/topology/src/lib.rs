@@ -16,9 +16,11 @@
 //! * [`snapshot`]: what a node knows, structurally shared between versions.
 //! * [`health`]: what probes say about nodes of other clusters.
 //! * [`selection`]: the pure function from what is known to weighted backends with a reason.
+//! * [`export_filter`]: which of the own records a peer is shown.
 
 pub mod block;
 pub mod cluster;
+pub mod export_filter;
 pub mod health;
 pub mod identity;
 pub mod labels;
@@ -28,6 +30,7 @@ pub mod selection;
 pub mod snapshot;
 
 pub use cluster::{ClusterId, ClusterName};
+pub use export_filter::ExportFilter;
 pub use identity::Identity;
 pub use labels::Labels;
 pub use name::{NodeName, ServiceName};

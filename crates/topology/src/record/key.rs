@@ -18,6 +18,8 @@ pub const CACHE: &str = "cilium/cache/";
 pub const SYNCED: &str = "cilium/synced/";
 /// Below it, services as the agents of the own cluster need them. Not read by stock clients.
 pub const LOCAL_SERVICES: &str = "isthmus/v1/local/services/";
+/// Below it, records of our own for peers and agents. Not read by stock clients.
+pub const SHARED: &str = "isthmus/v1/shared/";
 
 /// The kinds of records that stock clients register for; each has a canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
