@@ -18,9 +18,10 @@ use tracing::{info, warn};
 
 pub use self::args::Args;
 use self::status::Status;
-use crate::etcd_api::{self, Limits};
+use crate::etcd_api::{self, Limits, Views};
 use crate::export::Cluster;
 use crate::hub::{self, Hub};
+use crate::peer_filters::{self, file::FilterFile};
 use crate::serve::clients::Clients;
 use crate::serve::notices::Notices;
 use crate::serve::shares::{Caps, Shares};
@@ -48,6 +49,7 @@ struct Parts {
     admin: Admin,
     registry: Registry,
     readiness: Readiness,
+    filters: FilterFile,
     status: Status,
 }
 
@@ -71,6 +73,9 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let own = cluster.clone();
     let reloader = reloader.only_if(move |credentials| check_passport(&own, credentials));
 
+    let mut registry = Registry::with_prefix("mesh_apiserver");
+    let metrics = peer_filters::metrics::Metrics::register(&mut registry);
+    let filters = FilterFile::open(args.peer_filters.clone(), metrics)?;
     let SourceSpec::Manifests(folder) = args.source.clone();
     let source = ManifestSource::open(folder).await?;
     let server =
@@ -86,14 +91,16 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     });
     let store = opened.await?.with_context(|| format!("open the store in {}", args.data_dir.display()))?;
 
-    let mut registry = Registry::with_prefix("mesh_apiserver");
+    filters.publish(&store)?;
+    let views = Arc::new(Views::default());
+    views.register(&mut registry);
     let clients = Clients::default();
     kvstore::metrics::register(&store, &mut registry);
     let hub = Hub::new(cluster.clone(), store.clone(), hub::metrics::Metrics::register(&mut registry));
     let service = Service {
         cluster: cluster.name.clone(),
         acceptor: Acceptor::new(credentials.clone()),
-        routes: etcd_api::routes(store.clone(), Limits::default()),
+        routes: etcd_api::routes_with(store.clone(), Limits::default(), views),
         limits: Limits::default(),
         clients: clients.clone(),
         shares: Shares::new(Caps { cluster: args.max_connections_per_peer.get(), ..Caps::default() }),
@@ -107,13 +114,26 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
         report: hub.report(),
         credentials,
         clients,
+        peer_filters: filters.problem(),
         started: jiff::Timestamp::now(),
     };
     let readiness = Readiness::new();
     Ok(Bound {
         hub_address: server.address(),
         admin_address: admin.address(),
-        parts: Parts { hub, source, store, server, service, reloader, admin, registry, readiness, status },
+        parts: Parts {
+            hub,
+            source,
+            store,
+            server,
+            service,
+            reloader,
+            admin,
+            registry,
+            readiness,
+            filters,
+            status,
+        },
         shutdown,
     })
 }
@@ -121,8 +141,19 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
 impl Bound {
     /// Runs until the shutdown is requested. Fails if a task does.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Parts { hub, source, store, server, service, reloader, admin, registry, readiness, status } =
-            self.parts;
+        let Parts {
+            hub,
+            source,
+            store,
+            server,
+            service,
+            reloader,
+            admin,
+            registry,
+            readiness,
+            filters,
+            status,
+        } = self.parts;
         let shutdown = self.shutdown;
         info!(
             cluster = %status.cluster.name,
@@ -149,6 +180,14 @@ impl Bound {
             // Both arms may be dropped between two steps of theirs.
             tokio::select! {
                 never = maintained.maintain() => match never {},
+                () = until.requested() => Ok(()),
+            }
+        });
+        let (until, filtered) = (shutdown.clone(), store.clone());
+        tasks.spawn("peer filters", async move {
+            // A file that was read is in force or not yet, and then the next start sees to it.
+            tokio::select! {
+                ended = filters.run(filtered) => ended.context("follow the peer filters"),
                 () = until.requested() => Ok(()),
             }
         });

@@ -29,13 +29,16 @@ mod room;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod unfiltered;
+mod view;
 mod watch;
 
 pub use connection::{ConnectionError, serve, serve_until};
 pub use grants::Grants;
 pub use room::SharedRoom;
+pub use view::Views;
 
-use axum::routing::post;
+use axum::{middleware, routing::post};
 use counts::Counts;
 use fanout::{Fanout, Pacer};
 use kvstore::{
@@ -47,6 +50,7 @@ use kvstore::{
 };
 use pages::Pages;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
 /// Bounds of what clients may ask for.
@@ -93,12 +97,18 @@ impl Default for Limits {
 /// Must be called within a tokio runtime: a task hands out events until the last clone is dropped.
 /// Each request must carry an `Arc<Grants>` in its extensions; [`serve`] puts it there.
 pub fn routes(store: Store, limits: Limits) -> axum::Router {
+    routes_with(store, limits, Arc::default())
+}
+
+/// As [`routes`], with views whose counters are registered somewhere.
+pub fn routes_with(store: Store, limits: Limits, views: Arc<Views>) -> axum::Router {
     let fanout = Arc::new(Fanout::new(&store));
     let pages = Arc::new(Pages::default());
     let expired = pages.clone();
     let pacer = Arc::new(Pacer::start(fanout.clone(), &store, move || expired.expire()));
-    let api = Api { store, limits, counts: Arc::default(), pages, fanout, _pacer: pacer };
-    let most = limits.message_bytes;
+    let judging = Arc::new(Semaphore::new(JUDGING));
+    let api = Api { store, limits, counts: Arc::default(), pages, fanout, views, judging, _pacer: pacer };
+    let (most, guarded) = (limits.message_bytes, api.clone());
     // These two answer with bytes that clients share, which generated services cannot.
     let shared = axum::Router::new()
         .route("/etcdserverpb.KV/Range", post(read::range))
@@ -109,6 +119,7 @@ pub fn routes(store: Store, limits: Limits) -> axum::Router {
         .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(most))
         .add_service(ClusterServer::new(api).max_decoding_message_size(most))
         .into_axum_router()
+        .layer(middleware::from_fn_with_state(guarded, unfiltered::only))
         .merge(shared)
         .merge(plain::routes())
 }
@@ -131,6 +142,9 @@ struct Api {
     counts: Arc<Counts>,
     pages: Arc<Pages>,
     fanout: Arc<Fanout>,
+    views: Arc<Views>,
+    /// Turns to read through a view.
+    judging: Arc<Semaphore>,
     _pacer: Arc<Pacer>,
 }
 
@@ -151,6 +165,8 @@ fn wire(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
+/// Reads through a view at a time: they keep a processor busy.
+const JUDGING: usize = 2;
 /// There is one writer and no election; etcd's first term.
 const RAFT_TERM: u64 = 1;
 /// The API version that is spoken; stock tools want "3.5.x".

@@ -56,6 +56,7 @@ pub enum Reason {
     NodeWithoutAddress,
     IdentitiesExhausted,
     LabelInvalid,
+    PeerFiltersInvalid,
 }
 
 impl Reason {
@@ -80,6 +81,7 @@ impl Reason {
             Self::NodeWithoutAddress => "node-without-address",
             Self::IdentitiesExhausted => "identities-exhausted",
             Self::LabelInvalid => "label-invalid",
+            Self::PeerFiltersInvalid => "peer-filters-invalid",
         }
     }
 }

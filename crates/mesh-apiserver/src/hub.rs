@@ -234,7 +234,7 @@ fn writes(delta: &Delta) -> impl Iterator<Item = Write> + '_ {
 }
 
 /// The prefixes under which nobody but the hub writes.
-const OWNED: [&str; 4] = [key::CLUSTER_CONFIG, key::STATE, "isthmus/v1/local/", "isthmus/v1/hub/"];
+const OWNED: [&str; 4] = [key::CLUSTER_CONFIG, key::STATE, "isthmus/v1/local/", ALLOCATIONS];
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@
 //! * [`export`]: the pure middle; a change of one object costs what depends on that object.
 //! * [`hub`]: the one task that owns the exporter and writes its deltas, one revision a batch.
 //! * [`serve`]: connections: who is it, what may it read.
+//! * [`peer_filters`]: which part of the records a peer is shown.
 //! * [`app`]: command line, wiring, status page.
 //!
 //! Nothing is deleted from the store before the source has been read completely once.
@@ -22,5 +23,6 @@ pub mod hub;
 pub mod identity;
 pub mod index;
 pub mod object;
+pub mod peer_filters;
 pub mod serve;
 pub mod source;

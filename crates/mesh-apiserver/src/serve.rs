@@ -39,6 +39,7 @@ use self::metrics::Metrics;
 use self::notices::{Notices, Repeated};
 use self::shares::{Share, Shares};
 use crate::etcd_api::{self, ConnectionError, Grants, Limits};
+use crate::peer_filters::in_force::Peer;
 
 /// The bound port of the API, not yet serving.
 #[derive(Debug)]
@@ -196,9 +197,10 @@ impl Service {
         } else {
             debug!(%address, peer = %peer.subject, role = %admitted.accepted.role, "client connected");
         }
-        let _entry = self.clients.enter(address, peer);
+        let grants = Arc::new(self.grants(&admitted.accepted.role));
+        let _entry = self.clients.enter(address, peer, grants.peer().cloned());
         self.metrics.connected(role);
-        let (grants, room) = (Arc::new(self.grants(&admitted.accepted.role)), admitted.share.room().clone());
+        let room = admitted.share.room().clone();
         let end = async {
             let (kind, reason) = self.outlived(&admitted.accepted).await;
             self.closed(address, peer, kind, reason);
@@ -236,7 +238,7 @@ impl Service {
         self.refused(address, kind, text);
         // Those who find no place here either are closed without a word.
         let Ok(place) = self.shares.enter_refused() else { return self.metrics.turned_away() };
-        let _entry = self.clients.enter(address, peer);
+        let _entry = self.clients.enter(address, peer, None);
         self.metrics.connected("refused");
         let (routes, grants) = match refusal {
             Refusal::Rules(reason) => (self.routes.clone(), Grants::refused(reason)),
@@ -283,7 +285,11 @@ impl Service {
             Role::Local { .. } => Grants::local(),
             Role::Admin { .. } => Grants::admin(),
             Role::Remote { .. } | Role::Hub { .. } | Role::Unattested { .. } => {
-                Grants::remote(self.cluster.as_str())
+                let grants = Grants::remote(self.cluster.as_str());
+                match filtered(&self.cluster, role) {
+                    Some(peer) => grants.seen_by(peer),
+                    None => grants,
+                }
             }
         }
     }
@@ -331,6 +337,19 @@ fn tell(repeated: &Repeated) {
     match *kind {
         "connected" => info!(%from, client = what, count, "client connected again"),
         _ => warn!(%from, reason = kind, what, count, "clients refused again"),
+    }
+}
+
+/// Whose export filter applies to a role: that of the cluster that the certificate proves. The own cluster's agents,
+/// administrators and hubs are never filtered; its `remote` certificate is, if a filter has its name: it shows what such
+/// a peer would see.
+pub fn filtered(own: &ClusterName, role: &Role) -> Option<Peer> {
+    match role {
+        Role::Remote { peer, .. } => Some(Peer::named(peer)),
+        Role::Hub { cluster, .. } if cluster == own => None,
+        Role::Hub { cluster, .. } => Some(Peer::named(cluster)),
+        Role::Unattested { .. } => Some(Peer::unnamed()),
+        Role::Local { .. } | Role::Admin { .. } => None,
     }
 }
 

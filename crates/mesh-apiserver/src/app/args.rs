@@ -64,6 +64,10 @@ pub struct Args {
     )]
     pub global_namespaces_by_default: bool,
 
+    /// File of export filters: what each peer is shown (docs/export-filters.md); watched and reloaded
+    #[arg(long, env = "MESH_APISERVER_PEER_FILTERS")]
+    pub peer_filters: Option<PathBuf>,
+
     /// How log lines look
     #[arg(long, env = "MESH_APISERVER_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

@@ -1,15 +1,17 @@
 //! What `/status` shows.
 
 use jiff::Timestamp;
-use kvstore::{KeyRange, Store};
+use kvstore::{KeyRange, Snapshot, Store};
 use pki::LiveCredentials;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use topology::record::{Kind, key};
 
 use crate::export::Cluster;
+use crate::finding::Finding;
 use crate::hub::report::Report;
-use crate::serve::clients::Clients;
+use crate::peer_filters::in_force;
+use crate::serve::clients::{Client, Clients};
 
 /// Where the status page gets its facts.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Status {
     pub credentials: LiveCredentials,
     /// Who is connected.
     pub clients: Clients,
+    /// Why the file of peer filters does not count as it is.
+    pub peer_filters: watch::Receiver<Option<Finding>>,
     /// When the process started.
     pub started: Timestamp,
 }
@@ -46,6 +50,11 @@ impl Status {
         let heartbeat = heartbeat.map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
         let credentials = self.credentials.current();
         let report = self.report.borrow().clone();
+        let clients: Vec<Value> =
+            self.clients.connected().iter().map(|client| shown(client, &snapshot)).collect();
+        let mut findings = report.findings;
+        findings.extend(self.peer_filters.borrow().clone());
+        findings.sort();
         json!({
             "cluster": self.cluster.name,
             "id": self.cluster.id,
@@ -73,9 +82,23 @@ impl Status {
                 "expires": Timestamp::try_from(credentials.expires()).ok(),
                 "problem": self.credentials.problem(),
             },
-            "clients": self.clients.connected(),
+            "clients": clients,
             "refused": self.clients.lately_refused(),
-            "findings": report.findings,
+            "findings": findings,
         })
     }
+}
+
+/// A client with the export filter that applies to it, and since which revision.
+fn shown(client: &Client, snapshot: &Snapshot) -> Value {
+    let mut shown = json!(client);
+    if let (Some(peer), Value::Object(members)) = (&client.peer, &mut shown) {
+        let in_force = peer.in_force(snapshot);
+        let filter = in_force.value.map(|value| match in_force::filter(value) {
+            Some(filter) => json!(filter),
+            None => json!({ "unreadable": String::from_utf8_lossy(value) }),
+        });
+        members.insert("exportFilter".to_owned(), json!({ "filter": filter, "since": in_force.since }));
+    }
+    shown
 }

@@ -1,5 +1,6 @@
 //! How many keys a range holds, remembered from page to page.
 
+use super::view::View;
 use bytes::Bytes;
 use std::{
     collections::HashMap,
@@ -13,12 +14,13 @@ pub(super) struct Counts {
     known: Mutex<HashMap<Counted, usize>>,
 }
 
-/// A range at a revision.
+/// A range at a revision, in a view.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Counted {
     pub(super) revision: u64,
     pub(super) key: Bytes,
     pub(super) range_end: Bytes,
+    pub(super) view: Option<View>,
 }
 
 impl Counts {

@@ -1,6 +1,7 @@
 //! What the holder of a connection may read and write.
 
 use super::refusal;
+use crate::peer_filters::in_force::Peer;
 use bytes::Bytes;
 use http::Extensions;
 use kvstore::KeyRange;
@@ -19,6 +20,8 @@ pub struct Grants {
     /// Whether leases, members and status may be asked for.
     maintain: bool,
     refused: Option<String>,
+    /// Whose export filter narrows what is read; `None` for those who are never filtered.
+    peer: Option<Peer>,
 }
 
 impl Grants {
@@ -56,7 +59,13 @@ impl Grants {
 
     /// For the operator (`admin-<cluster>`): everything.
     pub fn admin() -> Self {
-        Self { read: vec![KeyRange::all()], write: vec![KeyRange::all()], maintain: true, refused: None }
+        Self { read: vec![KeyRange::all()], write: vec![KeyRange::all()], maintain: true, ..Self::none() }
+    }
+
+    /// The same, through the export filter of a peer.
+    #[must_use]
+    pub fn seen_by(self, peer: Peer) -> Self {
+        Self { peer: Some(peer), ..self }
     }
 
     /// For a client whose certificate is sound but which our rules refuse: nothing, and every call says why.
@@ -67,6 +76,11 @@ impl Grants {
     /// Why the client is refused altogether; `None` if it is not.
     pub fn refusal(&self) -> Option<&str> {
         self.refused.as_deref()
+    }
+
+    /// Whose export filter applies.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
     }
 
     /// Fails with PermissionDenied unless all of `range` may be read.
@@ -95,7 +109,7 @@ impl Grants {
     }
 
     fn none() -> Self {
-        Self { read: Vec::new(), write: Vec::new(), maintain: false, refused: None }
+        Self { read: Vec::new(), write: Vec::new(), maintain: false, refused: None, peer: None }
     }
 
     fn decide(&self, allowed: bool) -> Result<(), Status> {

@@ -1,5 +1,6 @@
 //! Encoded pages of lists, kept for a moment: clients that start together ask for the same ones.
 
+use super::view::View;
 use bytes::Bytes;
 use kvstore::proto::etcdserverpb::RangeRequest;
 use std::{
@@ -31,11 +32,12 @@ pub(super) struct Page {
     range_end: Bytes,
     limit: i64,
     keys_only: bool,
+    view: Option<View>,
 }
 
 impl Page {
-    /// The page that a request asks for; `None` if it is not one of a plain list.
-    pub(super) fn of(request: &RangeRequest, revision: u64) -> Option<Self> {
+    /// The page that a request asks for in a view; `None` if it is not one of a plain list.
+    pub(super) fn of(request: &RangeRequest, revision: u64, view: Option<&View>) -> Option<Self> {
         let RangeRequest { key, range_end, limit, keys_only, .. } = request.clone();
         let plain = RangeRequest {
             key: key.clone(),
@@ -46,7 +48,8 @@ impl Page {
             serializable: request.serializable,
             ..RangeRequest::default()
         };
-        (limit > 0 && plain == *request).then_some(Self { revision, key, range_end, limit, keys_only })
+        let page = Self { revision, key, range_end, limit, keys_only, view: view.cloned() };
+        (limit > 0 && plain == *request).then_some(page)
     }
 }
 
@@ -102,7 +105,7 @@ mod tests {
 
     fn page(revision: u64) -> Page {
         let request = RangeRequest { key: "a".into(), limit: 5, ..RangeRequest::default() };
-        Page::of(&request, revision).expect("a plain list")
+        Page::of(&request, revision, None).expect("a plain list")
     }
 
     #[tokio::test(start_paused = true)]
@@ -125,10 +128,10 @@ mod tests {
     #[test]
     fn only_plain_lists_are_pages() {
         let plain = RangeRequest { key: "a".into(), limit: 5, revision: 3, ..RangeRequest::default() };
-        assert!(Page::of(&plain, 3).is_some());
-        assert_eq!(Page::of(&RangeRequest { count_only: true, ..plain.clone() }, 3), None);
-        assert_eq!(Page::of(&RangeRequest { sort_order: 2, ..plain.clone() }, 3), None);
-        assert_eq!(Page::of(&RangeRequest { min_mod_revision: 2, ..plain.clone() }, 3), None);
-        assert_eq!(Page::of(&RangeRequest { limit: 0, ..plain }, 3), None);
+        assert!(Page::of(&plain, 3, None).is_some());
+        assert_eq!(Page::of(&RangeRequest { count_only: true, ..plain.clone() }, 3, None), None);
+        assert_eq!(Page::of(&RangeRequest { sort_order: 2, ..plain.clone() }, 3, None), None);
+        assert_eq!(Page::of(&RangeRequest { min_mod_revision: 2, ..plain.clone() }, 3, None), None);
+        assert_eq!(Page::of(&RangeRequest { limit: 0, ..plain }, 3, None), None);
     }
 }

@@ -3,7 +3,9 @@
 use super::{
     counts::{Counted, Counts},
     grants::requested,
-    refusal, wire,
+    refusal,
+    view::View,
+    wire,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use kvstore::{
@@ -59,17 +61,43 @@ pub(super) fn find<'a>(
     request: RangeRequest,
     counts: Option<&Counts>,
 ) -> Result<Found<'a>, Status> {
+    find_in(snapshot, request, counts, None)
+}
+
+/// As [`find`], in a view: what the view hides is not there, and not counted.
+pub(super) fn find_in<'a>(
+    snapshot: &'a Snapshot,
+    request: RangeRequest,
+    counts: Option<&Counts>,
+    view: Option<&View>,
+) -> Result<Found<'a>, Status> {
+    let revision = u64::try_from(request.revision).unwrap_or(0);
+    let at = snapshot.at(revision).map_err(refusal::read)?;
+    let found = at.range(&requested(request.key.clone(), request.range_end.clone())?);
+    match view {
+        None => Ok(choose(found, request, at.revision(), counts, None)),
+        Some(view) => {
+            let shown = found.filter(|entry| view.shows(entry));
+            Ok(choose(shown, request, at.revision(), counts, Some(view)))
+        }
+    }
+}
+
+/// Chooses among the entries of the range at the revision.
+fn choose<'a>(
+    mut found: impl Iterator<Item = &'a Arc<Entry>>,
+    request: RangeRequest,
+    revision: u64,
+    counts: Option<&Counts>,
+    view: Option<&View>,
+) -> Found<'a> {
     let (order, target) = (request.sort_order(), request.sort_target());
     let filters = Filters::of(&request);
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
     let keys_only = request.keys_only;
-    let (key, range_end) = (request.key.clone(), request.range_end.clone());
-    let range = requested(request.key, request.range_end)?;
-    let view = snapshot.at(u64::try_from(request.revision).unwrap_or(0)).map_err(refusal::read)?;
-    let mut found = view.range(&range);
     if request.count_only {
         let count = i64::try_from(found.count()).unwrap_or(i64::MAX);
-        return Ok(Found { entries: Vec::new(), keys_only, more: false, count });
+        return Found { entries: Vec::new(), keys_only, more: false, count };
     }
 
     // Without an order and filters nothing past the limit has to be held, but for one that tells of more.
@@ -79,7 +107,8 @@ pub(super) fn find<'a>(
     let count = if entries.len() < held {
         entries.len()
     } else {
-        let at = Counted { revision: view.revision(), key, range_end };
+        let RangeRequest { key, range_end, .. } = request;
+        let at = Counted { revision, key, range_end, view: view.cloned() };
         let known = counts.and_then(|counts| counts.get(&at));
         let count = known.unwrap_or_else(|| entries.len() + found.count());
         if let Some(counts) = counts {
@@ -105,7 +134,7 @@ pub(super) fn find<'a>(
     }
     let more = limit.is_some_and(|limit| entries.len() > limit);
     entries.truncate(limit.unwrap_or(usize::MAX));
-    Ok(Found { entries, keys_only, more, count: i64::try_from(count).unwrap_or(i64::MAX) })
+    Found { entries, keys_only, more, count: i64::try_from(count).unwrap_or(i64::MAX) }
 }
 
 /// An entry as the wire has it.

@@ -1,6 +1,6 @@
 //! `KV.Range` for clients: pages that are encoded once for all who ask for the same one.
 
-use super::{Api, Grants, framing, grants::requested, pages::Page, range, refusal, room::Room};
+use super::{Api, Grants, framing, grants::requested, pages::Page, range, refusal, room::Room, view::View};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -21,22 +21,50 @@ pub(super) async fn range(State(api): State<Api>, request: Request) -> Response 
 async fn answer(api: &Api, request: Request) -> Result<Response, Status> {
     let (grants, room) = (Grants::of(request.extensions()), Room::of(request.extensions()));
     let request: RangeRequest = framing::request(request.into_body(), api.limits.message_bytes).await?;
-    grants.may_read(&requested(request.key.clone(), request.range_end.clone())?)?;
+    let range = requested(request.key.clone(), request.range_end.clone())?;
+    grants.may_read(&range)?;
     let room = room.take(&request).await;
     let snapshot = api.store.snapshot();
-    let body = body(api, &snapshot, request)?;
+    let policy = api.views.policy(&snapshot, grants.peer(), &range);
+    policy.may_continue(request.revision)?;
+    let body = match policy.view {
+        None => body(api, &snapshot, request, None)?,
+        Some(view) => filtered(api, &snapshot, request, view).await?,
+    };
     let first = RangeResponse { header: Some(api.header(snapshot.revision())), ..RangeResponse::default() };
     Ok(framing::unary(framing::Message::new(&first, body), room))
 }
 
-fn body(api: &Api, snapshot: &Snapshot, request: RangeRequest) -> Result<Bytes, Status> {
+/// To judge records takes time, so it is done beside those who serve connections, and not by all at once: who waits may
+/// find the page made.
+async fn filtered(
+    api: &Api,
+    snapshot: &Snapshot,
+    request: RangeRequest,
+    view: View,
+) -> Result<Bytes, Status> {
+    if request.range_end.is_empty() {
+        return body(api, snapshot, request, Some(&view));
+    }
+    // The semaphore is never closed.
+    let turn = api.judging.clone().acquire_owned().await.ok();
+    let (api, snapshot) = (api.clone(), snapshot.clone());
+    let judged = tokio::task::spawn_blocking(move || {
+        let judged = body(&api, &snapshot, request, Some(&view));
+        drop(turn);
+        judged
+    });
+    judged.await.map_err(|_panic| Status::internal("etcdserver: internal error, see the server's log"))?
+}
+
+fn body(api: &Api, snapshot: &Snapshot, request: RangeRequest, view: Option<&View>) -> Result<Bytes, Status> {
     let revision =
         snapshot.at(u64::try_from(request.revision).unwrap_or(0)).map_err(refusal::read)?.revision();
-    let page = Page::of(&request, revision);
+    let page = Page::of(&request, revision, view);
     if let Some(known) = page.as_ref().and_then(|page| api.pages.get(page)) {
         return Ok(known);
     }
-    let found = range::find(snapshot, request, Some(&api.counts))?;
+    let found = range::find_in(snapshot, request, Some(&api.counts), view)?;
     let body = found.encode();
     // A response whose length its frame cannot say.
     if body.len() > MOST_BYTES {

@@ -1,6 +1,7 @@
 //! The Watch service: several watches on one stream.
 
 pub(super) mod event;
+mod refiltering;
 mod session;
 mod watching;
 

@@ -9,6 +9,7 @@ use pki::PeerIdentity;
 use serde::Serialize;
 
 use super::{handshakes::subnet, notices::gist, role_word};
+use crate::peer_filters::in_force::Peer;
 
 /// The clients of the API, shared between connections and the status page.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,9 @@ pub struct Client {
     /// When its certificate ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_expires: Option<Timestamp>,
+    /// Whose export filter applies to it.
+    #[serde(skip)]
+    pub peer: Option<Peer>,
 }
 
 /// A client that was turned away, once or again and again for the same reason.
@@ -69,16 +73,17 @@ struct State {
 }
 
 impl Clients {
-    /// Notes a client that has connected.
-    pub fn enter(&self, address: SocketAddr, peer: &PeerIdentity) -> Entry {
-        let accepted = peer.accepted();
+    /// Notes a client that has connected, and whose export filter applies to it.
+    pub fn enter(&self, address: SocketAddr, identity: &PeerIdentity, peer: Option<Peer>) -> Entry {
+        let accepted = identity.accepted();
         let client = Client {
-            name: peer.subject.clone(),
+            name: identity.subject.clone(),
             role: accepted.map_or("refused", |accepted| role_word(&accepted.role)),
             cluster: accepted.and_then(|accepted| accepted.cluster()).map(ToString::to_string),
             address,
             since: Timestamp::now(),
             certificate_expires: accepted.and_then(|accepted| Timestamp::try_from(accepted.expires).ok()),
+            peer,
         };
         let mut state = self.state();
         let number = state.next;

@@ -119,9 +119,7 @@ fn who_a_cluster_is_and_its_nodes_are_always_shown() {
         check(&nobody, &(key.to_owned(), b"whatever".to_vec()), Shown);
     }
     check(&nobody, &ip(""), Shown);
-    for record in
-        [service("shop", "cart", &[]), slice("shop", "x", &[]), identity("k8s:a=b;"), ip("shop")]
-    {
+    for record in [service("shop", "cart", &[]), slice("shop", "x", &[]), identity("k8s:a=b;"), ip("shop")] {
         check(&nobody, &record, Hidden);
     }
 }
@@ -179,7 +177,8 @@ fn any_filter() -> impl Strategy<Value = ExportFilter> {
     let services = || prop::collection::btree_set("[ab*?]{1,2}/[ab*?]{1,2}", 0..3);
     let labels = prop::collection::btree_map("[ab]", "[ab]", 0..2);
     (globs(), globs(), services(), services(), labels).prop_map(|(ni, ne, si, se, labels)| {
-        let lists = |include: std::collections::BTreeSet<String>, exclude: std::collections::BTreeSet<String>| {
+        let lists = |include: std::collections::BTreeSet<String>,
+                     exclude: std::collections::BTreeSet<String>| {
             match include.is_empty() {
                 true => serde_json::json!({ "exclude": exclude }),
                 false => serde_json::json!({ "include": include, "exclude": exclude }),

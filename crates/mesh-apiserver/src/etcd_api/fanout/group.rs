@@ -1,9 +1,10 @@
 //! Watches that are sent the same events.
 
-use super::Fanout;
+use super::{super::view::View, Fanout};
 use bytes::Bytes;
 use kvstore::{Event, EventKind, KeyRange};
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,6 +18,19 @@ use tokio::sync::Notify;
 pub(in super::super) struct Kind {
     pub(in super::super) range: KeyRange,
     pub(in super::super) filters: Filters,
+    /// What its peer sees; `None` is everything.
+    pub(in super::super) view: Option<View>,
+}
+
+impl Kind {
+    /// An event of the range as these watches are told of it; `None` if they are not.
+    pub(in super::super) fn told<'a>(&self, event: &'a Event) -> Option<Cow<'a, Event>> {
+        let event = match &self.view {
+            None => Cow::Borrowed(event),
+            Some(view) => Cow::Owned(view.event(event)?),
+        };
+        self.filters.keep(&event).then_some(event)
+    }
 }
 
 /// Which events a watch wants, and whether with the version before.
@@ -29,7 +43,7 @@ pub(in super::super) struct Filters {
 
 impl Filters {
     /// Whether the watch wants an event of its range.
-    pub(in super::super) fn keep(&self, event: &Event) -> bool {
+    fn keep(&self, event: &Event) -> bool {
         match event.kind {
             EventKind::Put => self.puts,
             EventKind::Delete => self.deletes,

@@ -64,7 +64,7 @@ impl Client {
 fn kind() -> Kind {
     // Of the keys 0 to 3 it sees two.
     let range = KeyRange::from_wire("k/1".into(), "k/3".into());
-    Kind { range, filters: Filters { puts: true, deletes: true, previous: false } }
+    Kind { range, filters: Filters { puts: true, deletes: true, previous: false }, view: None }
 }
 
 proptest! {

@@ -1,9 +1,6 @@
 //! One wave: new events, encoded for each group that wants them.
 
-use super::{
-    super::watch::event::put_event,
-    group::{Group, Kind},
-};
+use super::{super::watch::event::put_event, group::Group};
 use bytes::BytesMut;
 use kvstore::{Event, Watcher};
 use std::sync::Arc;
@@ -34,8 +31,10 @@ pub(super) fn run<'a>(
         };
         for group in groups.clone() {
             let mut encoding = Encoding::default();
-            for event in changes.events.iter().filter(|event| is_wanted(group.kind(), event)) {
-                encoding.add(event, group.kind().filters.previous);
+            let kind = group.kind();
+            let in_range = changes.events.iter().filter(|event| kind.range.contains(&event.entry.key));
+            for event in in_range.filter_map(|event| kind.told(event)) {
+                encoding.add(&event, kind.filters.previous);
             }
             if encoding.events > 0 {
                 group.push(encoding.first, changes.revision, encoding.events, encoding.body.freeze());
@@ -47,10 +46,6 @@ pub(super) fn run<'a>(
     touched.sort_unstable_by_key(Arc::as_ptr);
     touched.dedup_by(|a, b| Arc::ptr_eq(a, b));
     touched
-}
-
-fn is_wanted(kind: &Kind, event: &Event) -> bool {
-    kind.range.contains(&event.entry.key) && kind.filters.keep(event)
 }
 
 #[derive(Default)]

@@ -8,7 +8,8 @@ use super::{
         room::Room,
         wire,
     },
-    watching::{Piece, Watching},
+    refiltering::Refiltering,
+    watching::{Piece, Told, Watching},
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -34,6 +35,8 @@ pub(super) struct Session {
     api: Api,
     grants: Arc<Grants>,
     room: Room,
+    /// Tells of changes of its peer's filter; `None` for those who are never filtered.
+    refiltering: Option<Refiltering>,
     requests: Streaming<WatchRequest>,
     /// `false` once the client has said all it wants; it may go on listening.
     requests_open: bool,
@@ -54,14 +57,17 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(api: Api, grants: Arc<Grants>, room: Room, requests: Streaming<WatchRequest>) -> Self {
+        let wake = Arc::default();
+        let refiltering = grants.peer().map(|_| Refiltering::new(&api.fanout, &wake));
         Self {
             api,
             grants,
             room,
+            refiltering,
             requests,
             requests_open: true,
             watches: BTreeMap::new(),
-            wake: Arc::default(),
+            wake,
             ready: VecDeque::new(),
             served: i64::MAX,
             next_id: 0,
@@ -122,28 +128,56 @@ impl Session {
                 Ok(None) => {}
                 Ok(Some(piece)) => {
                     self.served = id;
-                    return self.say_events(id, piece);
+                    self.cancel_outdated();
+                    // What was made for an outdated watch is not said.
+                    if self.watches.contains_key(&id) {
+                        self.say_events(id, piece);
+                    }
+                    return;
                 }
                 Err(Compacted { compact_revision, .. }) => {
                     self.watches.remove(&id);
-                    let response = self.response(self.api.store.revision());
-                    let compact_revision = wire(compact_revision);
-                    self.say(&WatchResponse { watch_id: id, canceled: true, compact_revision, ..response });
+                    self.say_compacted(id, compact_revision);
                 }
             }
         }
         let due: Vec<i64> =
             self.watches.iter_mut().filter_map(|(id, watch)| watch.take_progress().then_some(*id)).collect();
+        let reached = self.api.fanout.reached();
+        self.cancel_outdated();
         for id in due {
-            let delivered = self.watches.get(&id).map_or(0, Watching::delivered);
-            let response = self.response(delivered.min(self.api.store.revision()));
+            let Some(watch) = self.watches.get(&id) else { continue };
+            let response = self.response(watch.delivered().min(self.api.store.revision()));
             self.say(&WatchResponse { watch_id: id, ..response });
         }
         if self.progress_asked {
             self.progress_asked = false;
             let delivered = self.watches.values().map(Watching::delivered).min();
-            let revision = delivered.unwrap_or(u64::MAX).min(self.api.fanout.reached());
+            let revision = delivered.unwrap_or(u64::MAX).min(reached);
             self.say(&WatchResponse { watch_id: NO_WATCH, ..self.response(revision) });
+        }
+    }
+
+    /// Ends the watches that began under another filter than counts now.
+    ///
+    /// To be called between finding out what to say and saying it: whatever lies at or after the change of the filter
+    /// was handed out after the change was known, so no outdated watch ever gets so far that it could be resumed.
+    fn cancel_outdated(&mut self) {
+        let Some(refiltering) = &mut self.refiltering else { return };
+        if !refiltering.take_change(&self.api.fanout) {
+            return;
+        }
+        let snapshot = self.api.store.snapshot();
+        let since = |watch: &Watching| {
+            let since = self.api.views.policy(&snapshot, self.grants.peer(), watch.range()).since;
+            watch.is_outdated(since).then_some(since)
+        };
+        let outdated: Vec<(i64, u64)> =
+            self.watches.iter().filter_map(|(id, watch)| Some((*id, since(watch)?))).collect();
+        for (id, since) in outdated {
+            debug!(id, since, "watch ended, its peer's filter changed");
+            self.watches.remove(&id);
+            self.say_compacted(id, since + 1);
         }
     }
 
@@ -204,16 +238,24 @@ impl Session {
         };
         let start = u64::try_from(create.start_revision).unwrap_or(0);
         let watcher = self.api.store.watch(range.clone(), start);
+        // Later than where the watch begins, and the revision that the client is told is no later than the filter.
+        let snapshot = self.api.store.snapshot();
+        let policy = self.api.views.policy(&snapshot, self.grants.peer(), &range);
+        let revision = snapshot.revision();
+        self.say(&WatchResponse { watch_id: id, created: true, ..self.response(revision) });
+        if let Some(compact_revision) = policy.compacted(start) {
+            return self.say_compacted(id, compact_revision);
+        }
         let filters = Filters {
             puts: !filters.contains(&FilterType::Noput),
             deletes: !filters.contains(&FilterType::Nodelete),
             previous: create.prev_kv,
         };
-        let subscription = self.api.fanout.subscribe(Kind { range, filters }, &self.wake);
-        let watch = Watching::new(watcher, subscription, place, create.fragment, create.progress_notify);
+        let kind = Kind { range, filters, view: policy.view };
+        let subscription = self.api.fanout.subscribe(kind, &self.wake);
+        let told = Told { fragment: create.fragment, progress: create.progress_notify };
+        let watch = Watching::new(watcher, subscription, policy.since, place, told);
         self.watches.insert(id, watch);
-        let revision = self.api.store.revision();
-        self.say(&WatchResponse { watch_id: id, created: true, ..self.response(revision) });
     }
 
     /// As etcd: created and canceled at once, under an id that no watch has; the others go on.
@@ -242,6 +284,13 @@ impl Session {
             let first = WatchResponse { watch_id: id, fragment: n + 1 < count, ..response };
             self.ready.push_back(Message::new(&first, body));
         }
+    }
+
+    /// As after a compaction: the client has to list again.
+    fn say_compacted(&mut self, watch_id: i64, compact_revision: u64) {
+        let response = self.response(self.api.store.revision());
+        let compact_revision = wire(compact_revision);
+        self.say(&WatchResponse { watch_id, canceled: true, compact_revision, ..response });
     }
 
     fn say(&mut self, response: &WatchResponse) {

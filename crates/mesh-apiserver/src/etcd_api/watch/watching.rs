@@ -8,7 +8,7 @@ use super::{
     event::put_event,
 };
 use bytes::{Bytes, BytesMut};
-use kvstore::{Watcher, store::Compacted};
+use kvstore::{KeyRange, Watcher, store::Compacted};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -17,12 +17,23 @@ use tokio::time::Instant;
 pub(super) struct Watching {
     watcher: Watcher,
     subscription: Subscription,
+    /// Since when what its peer sees is what it sees.
+    since: u64,
     fragment: bool,
     /// A new watch looks into the history first, where it may find that its start is compacted.
     is_new: bool,
     /// When to tell the client how far it is, if nothing else is sent; `None` if it did not ask.
     progress_due: Option<Instant>,
     _place: WatchPlace,
+}
+
+/// How the client wants to be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// In fragments, where a piece is long.
+    pub(super) fragment: bool,
+    /// How far the watch is, when nothing happens.
+    pub(super) progress: bool,
 }
 
 /// Encoded events of whole revisions.
@@ -35,15 +46,27 @@ pub(super) struct Piece {
 }
 
 impl Watching {
+    /// `since` is the revision since when the subscription's view counts for the peer.
     pub(super) fn new(
         watcher: Watcher,
         subscription: Subscription,
+        since: u64,
         place: WatchPlace,
-        fragment: bool,
-        progress: bool,
+        told: Told,
     ) -> Self {
-        let progress_due = progress.then(|| Instant::now() + PROGRESS_INTERVAL);
-        Self { watcher, subscription, fragment, is_new: true, progress_due, _place: place }
+        let progress_due = told.progress.then(|| Instant::now() + PROGRESS_INTERVAL);
+        let fragment = told.fragment;
+        Self { watcher, subscription, since, fragment, is_new: true, progress_due, _place: place }
+    }
+
+    /// The watched range.
+    pub(super) fn range(&self) -> &KeyRange {
+        &self.subscription.kind().range
+    }
+
+    /// Whether a filter that counts since `since` is another one than this watch sees through.
+    pub(super) fn is_outdated(&self, since: u64) -> bool {
+        since > self.since
     }
 
     /// The next events, at least one; `None` if there are none up to what the fan-out has reached.
@@ -102,11 +125,11 @@ impl Watching {
 
     fn read_history(&mut self, reached: u64) -> Result<Option<Piece>, Compacted> {
         let Some(changes) = self.watcher.take_until(reached)? else { return Ok(None) };
-        let filters = self.subscription.kind().filters;
+        let kind = self.subscription.kind();
         let (mut bodies, mut body) = (Vec::new(), BytesMut::new());
-        for event in changes.events.iter().filter(|event| filters.keep(event)) {
+        for event in changes.events.iter().filter_map(|event| kind.told(event)) {
             let before = body.len();
-            put_event(event, filters.previous, &mut body);
+            put_event(&event, kind.filters.previous, &mut body);
             if self.fragment && before > 0 && body.len() > FRAGMENT_BYTES {
                 let over = body.split_off(before);
                 bodies.push(std::mem::replace(&mut body, over).freeze());

@@ -1,0 +1,193 @@
+//! The file of filters, followed: what it says is in force within moments, and what it cannot mean changes nothing.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvstore::Store;
+use kvstore::store::{DiskFailure, WriteError};
+use mesh_runtime::Chain;
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::metrics::Metrics;
+use super::{InvalidFilters, PeerFilters, in_force};
+use crate::finding::{Finding, Reason};
+
+/// The operator's file, or its absence: then no peer is filtered.
+pub struct FilterFile {
+    path: Option<PathBuf>,
+    filters: PeerFilters,
+    /// The file's bytes as they were last looked at; `None` if it could not be read.
+    seen: Option<Vec<u8>>,
+    changed: Arc<Notify>,
+    problem: watch::Sender<Option<Finding>>,
+    metrics: Metrics,
+    /// Held for its life: dropping it ends the watch.
+    _watcher: Option<notify::RecommendedWatcher>,
+}
+
+/// Why filters cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterFileError {
+    /// The file cannot be read.
+    #[error("read the peer filters {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file does not say what peers are shown.
+    #[error("peer filters {}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: InvalidFilters,
+    },
+    /// The system cannot watch the file's folder.
+    #[error("watch the folder of {}", path.display())]
+    Watch {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: notify::Error,
+    },
+    /// The filters could not be written to the store.
+    #[error("write the peer filters to the store")]
+    Write(#[from] WriteError),
+    /// The filters could not be brought to disk.
+    #[error("bring the peer filters to disk")]
+    Sync(#[from] DiskFailure),
+}
+
+impl FilterFile {
+    /// Reads the file, if there is to be one, and prepares to follow it. Fails if it cannot be used.
+    pub fn open(path: Option<PathBuf>, metrics: Metrics) -> Result<Self, FilterFileError> {
+        let changed = Arc::new(Notify::new());
+        // In this order nothing is missed: events from the watch on, and bytes that change after this differ later.
+        let watcher = path.as_deref().map(|path| follow(path, changed.clone())).transpose()?;
+        let mut seen = None;
+        let mut filters = PeerFilters::default();
+        if let Some(path) = &path {
+            let bytes = read(path).map_err(|source| FilterFileError::Read { path: path.clone(), source })?;
+            filters =
+                parse(&bytes).map_err(|source| FilterFileError::Invalid { path: path.clone(), source })?;
+            seen = Some(bytes);
+        }
+        let (problem, _) = watch::channel(None);
+        Ok(Self { path, filters, seen, changed, problem, metrics, _watcher: watcher })
+    }
+
+    /// What is wrong with the file at present, for the status page.
+    pub fn problem(&self) -> watch::Receiver<Option<Finding>> {
+        self.problem.subscribe()
+    }
+
+    /// Brings what the file said when it was opened into force. To be called before anybody is served: what changed
+    /// while the hub was down is a change.
+    pub fn publish(&self, store: &Store) -> Result<(), FilterFileError> {
+        let committed = in_force::publish(store, &self.filters)?;
+        if committed.changed {
+            info!(revision = committed.revision, peers = self.filters.peers.len(), "peer filters changed");
+        }
+        Ok(())
+    }
+
+    /// Follows the file until the future is dropped: after each event, and every ten seconds for file systems without
+    /// events. Fails if the store does.
+    pub async fn run(mut self, store: Store) -> Result<(), FilterFileError> {
+        let Some(path) = self.path.clone() else { return std::future::pending().await };
+        loop {
+            // A timeout is the slow poll, not a fault.
+            if timeout(POLL, self.changed.notified()).await.is_ok() {
+                // Whoever writes it in place may not be through yet.
+                sleep(SETTLE).await;
+            }
+            let bytes = read(&path);
+            if bytes.as_ref().ok() == self.seen.as_ref() && (bytes.is_ok() || self.is_broken()) {
+                continue;
+            }
+            let read = bytes.as_ref().map_err(|error| Chain(error).to_string());
+            let parsed = read.and_then(|bytes| parse(bytes).map_err(|error| Chain(&error).to_string()));
+            self.seen = bytes.ok();
+            match parsed {
+                Ok(filters) => self.apply(filters, &store).await?,
+                Err(problem) => self.refuse(&path, &problem),
+            }
+        }
+    }
+
+    async fn apply(&mut self, filters: PeerFilters, store: &Store) -> Result<(), FilterFileError> {
+        let committed = in_force::publish(store, &filters)?;
+        store.synced(committed.revision).await?;
+        info!(
+            revision = committed.revision,
+            changed = committed.changed,
+            peers = filters.peers.len(),
+            "peer filters reloaded"
+        );
+        self.filters = filters;
+        self.metrics.applied();
+        self.problem.send_replace(None);
+        Ok(())
+    }
+
+    fn refuse(&self, path: &Path, problem: &str) {
+        warn!(path = %path.display(), error = problem, "peer filters not usable, the last good ones stay in force");
+        let finding = Finding::error(Reason::PeerFiltersInvalid, format_args!("file {}", path.display()))
+            .found(problem)
+            .expected("peers and default, as in docs/export-filters.md")
+            .so("the filters that were read last stay in force");
+        self.metrics.refused();
+        self.problem.send_replace(Some(finding));
+    }
+
+    fn is_broken(&self) -> bool {
+        self.problem.borrow().is_some()
+    }
+}
+
+impl std::fmt::Debug for FilterFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FilterFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Watches the file's folder: a mounted ConfigMap changes by a link in it, and editors put a new file in place.
+fn follow(path: &Path, changed: Arc<Notify>) -> Result<notify::RecommendedWatcher, FilterFileError> {
+    let failed = |source| FilterFileError::Watch { path: path.to_owned(), source };
+    // Any change, and any error of the watcher, is a reason to look. Opening and reading is not: we do it ourselves.
+    let on_event = move |event: notify::Result<notify::Event>| {
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            changed.notify_one();
+        }
+    };
+    let mut watcher = notify::recommended_watcher(on_event).map_err(failed)?;
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
+    Ok(watcher)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(io::Error::other(format!("it is larger than {MOST_BYTES} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<PeerFilters, InvalidFilters> {
+    // What is no UTF-8 is no YAML, and the parser says where.
+    PeerFilters::parse(&String::from_utf8_lossy(bytes))
+}
+
+const MOST_BYTES: u64 = 1 << 20;
+const POLL: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_millis(50);

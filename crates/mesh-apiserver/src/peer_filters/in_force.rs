@@ -1,0 +1,251 @@
+//! The filters as the store holds them, each with the revision since when it counts. STABLE FORMAT.
+//!
+//! | value of `isthmus/v1/hub/filters/<peer>` | meaning |
+//! |---|---|
+//! | `{"rules":1,"filter":{…}}` | the peer is filtered |
+//! | `{"rules":1}` | the peer is shown everything |
+//! | `{"rules":1,"inherits":true}` | the peer had a filter of its own, and now that of `*` counts |
+//!
+//! The peer `*` is everybody who has no key. A key that would no longer be needed stays until its revision is compacted:
+//! until then it alone says since when something else counts.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kvstore::store::{Committed, Transaction, WriteError};
+use kvstore::{KeyRange, Snapshot, Store};
+use serde::{Deserialize, Serialize};
+use topology::{ClusterName, ExportFilter};
+
+use super::PeerFilters;
+
+/// A reader that filters apply to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The key of its own filter; a peer whose name nothing proves has none.
+    key: Option<Bytes>,
+}
+
+/// What applies to a peer in a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce<'a> {
+    /// The value that says what it is shown; `None` is everything.
+    pub value: Option<&'a Bytes>,
+    /// The revision since when that is so. Nothing that the peer read before it continues after it.
+    pub since: u64,
+}
+
+/// Holds a value.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    /// How records are judged: a filter that comes to mean something else is another filter.
+    rules: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<ExportFilter>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    inherits: bool,
+}
+
+impl Peer {
+    /// The peer of this name.
+    pub fn named(name: &ClusterName) -> Self {
+        Self { key: Some(key(name)) }
+    }
+
+    /// A peer whose name nothing proves: it gets what everybody gets.
+    pub fn unnamed() -> Self {
+        Self { key: None }
+    }
+
+    /// What applies to it in a snapshot. O(log keys).
+    pub fn in_force<'a>(&self, snapshot: &'a Snapshot) -> InForce<'a> {
+        let own = self.key.as_ref().and_then(|key| snapshot.get(key));
+        let since_own = own.map_or(0, |own| own.mod_revision);
+        let decides = own.filter(|own| own.value != INHERITS).or_else(|| snapshot.get(EVERYBODY.as_bytes()));
+        match decides {
+            Some(entry) => {
+                let value = Some(&entry.value).filter(|value| *value != EVERYTHING);
+                InForce { value, since: entry.mod_revision.max(since_own) }
+            }
+            None => InForce { value: None, since: since_own },
+        }
+    }
+}
+
+/// Brings the store's filters to what is wanted, at one revision, and returns whether anything changed.
+///
+/// What is as it was keeps its revision, so a restart disturbs nobody. The changes are to be
+/// [`synced`](Store::synced) by the caller. Fails if the store does.
+pub fn publish(store: &Store, wanted: &PeerFilters) -> Result<Committed<()>, WriteError> {
+    store.transact(|transaction| {
+        for change in changes(transaction.snapshot(), wanted) {
+            change.make(transaction);
+        }
+        Ok(())
+    })
+}
+
+/// The filter that a value holds; `None` if nobody can say what it means.
+pub fn filter(value: &[u8]) -> Option<ExportFilter> {
+    let stored: Stored = serde_json::from_slice(value).ok()?;
+    (stored.rules == RULES && !stored.inherits).then(|| stored.filter.unwrap_or_default())
+}
+
+/// A change of one key.
+enum Change {
+    Put(Bytes, Bytes),
+    Delete(Bytes),
+}
+
+impl Change {
+    fn make(self, transaction: &mut Transaction) {
+        match self {
+            Self::Put(key, value) => drop(transaction.put(key, value, 0)),
+            Self::Delete(key) => drop(transaction.delete(&KeyRange::key(key))),
+        }
+    }
+}
+
+fn changes(snapshot: &Snapshot, wanted: &PeerFilters) -> Vec<Change> {
+    let own = wanted.peers.iter().map(|(name, filter)| (key(name), value(filter)));
+    let mut desired: BTreeMap<Bytes, Bytes> = own.collect();
+    if let Some(filter) = &wanted.default {
+        desired.insert(Bytes::from_static(EVERYBODY.as_bytes()), value(filter));
+    }
+    let mut changes = Vec::new();
+    for entry in snapshot.range(&KeyRange::prefix(FILTERS)) {
+        if desired.contains_key(&entry.key) {
+            continue;
+        }
+        let nothing = if entry.key == EVERYBODY { EVERYTHING } else { INHERITS };
+        if entry.value != nothing {
+            changes.push(Change::Put(entry.key.clone(), Bytes::from_static(nothing.as_bytes())));
+        } else if entry.mod_revision < snapshot.compacted() {
+            changes.push(Change::Delete(entry.key.clone()));
+        }
+    }
+    let differs = |(key, value): &(Bytes, Bytes)| snapshot.get(key).is_none_or(|entry| entry.value != *value);
+    changes.extend(desired.into_iter().filter(differs).map(|(key, value)| Change::Put(key, value)));
+    changes
+}
+
+fn key(name: &ClusterName) -> Bytes {
+    format!("{FILTERS}{name}").into()
+}
+
+fn value(filter: &ExportFilter) -> Bytes {
+    let filter = Some(filter.clone()).filter(|filter| !filter.is_empty());
+    let stored = Stored { rules: RULES, filter, inherits: false };
+    serde_json::to_vec(&stored).expect("text keys and no failing members").into()
+}
+
+/// Below it, the filter of each peer.
+pub const FILTERS: &str = "isthmus/v1/hub/filters/";
+/// The filter of everybody who has none; no cluster has this name.
+const EVERYBODY: &str = "isthmus/v1/hub/filters/*";
+/// The version of `docs/export-filters.md`'s table of what is judged by what.
+const RULES: u32 = 1;
+const EVERYTHING: &str = r#"{"rules":1}"#;
+const INHERITS: &str = r#"{"rules":1,"inherits":true}"#;
+
+#[cfg(test)]
+mod tests {
+    use kvstore::StoreOptions;
+
+    use super::*;
+
+    const SHOP: &str = "{namespaces: {include: [shop]}}";
+    const BANK: &str = "{namespaces: {include: [bank]}}";
+
+    struct World(Store);
+
+    impl World {
+        fn new() -> Self {
+            Self(Store::in_memory(StoreOptions::default()))
+        }
+
+        /// Publishes a file and returns the revision.
+        fn publish(&self, text: &str) -> u64 {
+            let filters = PeerFilters::parse(text).expect("a file");
+            publish(&self.0, &filters).expect("published").revision
+        }
+
+        #[track_caller]
+        fn check(&self, peer: &str, namespaces: Option<&str>, since: u64) {
+            let peer = match peer {
+                "" => Peer::unnamed(),
+                name => Peer::named(&name.parse().expect("a name")),
+            };
+            let snapshot = self.0.snapshot();
+            let found = peer.in_force(&snapshot);
+            let text = found.value.map(|value| String::from_utf8_lossy(value).into_owned());
+            let expected = namespaces
+                .map(|name| format!(r#"{{"rules":1,"filter":{{"namespaces":{{"include":["{name}"]}}}}}}"#));
+            assert_eq!((text, found.since), (expected, since), "{peer:?}");
+        }
+    }
+
+    #[test]
+    fn constants_are_what_would_be_written() {
+        assert_eq!(value(&ExportFilter::default()), EVERYTHING);
+        let inherits = Stored { rules: RULES, filter: None, inherits: true };
+        assert_eq!(serde_json::to_string(&inherits).expect("JSON"), INHERITS);
+        assert_eq!(filter(EVERYTHING.as_bytes()), Some(ExportFilter::default()));
+        for nonsense in [INHERITS, r#"{"rules":2}"#, "{}", "", r#"{"rules":1,"filter":{"x":1}}"#] {
+            assert_eq!(filter(nonsense.as_bytes()), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn without_filters_nothing_is_written() {
+        let world = World::new();
+        assert_eq!(world.publish("peers: {}"), 1);
+        world.check("tokyo", None, 0);
+    }
+
+    #[test]
+    fn a_filter_counts_from_its_revision_and_the_same_one_again_changes_nothing() {
+        let world = World::new();
+        let file = format!("peers: {{tokyo: {SHOP}}}");
+        assert_eq!(world.publish(&file), 2);
+        assert_eq!(world.publish(&file), 2);
+        world.check("tokyo", Some("shop"), 2);
+        world.check("lima", None, 0);
+        world.check("", None, 0);
+        assert_eq!(world.publish(&format!("peers: {{tokyo: {BANK}}}")), 3);
+        world.check("tokyo", Some("bank"), 3);
+    }
+
+    #[test]
+    fn to_be_named_no_longer_is_a_change_and_the_default_counts() {
+        let world = World::new();
+        world.publish(&format!("{{peers: {{tokyo: {SHOP}, lima: {{}}}}, default: {BANK}}}"));
+        world.check("lima", None, 2);
+        world.check("oslo", Some("bank"), 2);
+        world.check("", Some("bank"), 2);
+        assert_eq!(world.publish(&format!("default: {BANK}")), 3);
+        world.check("tokyo", Some("bank"), 3);
+        world.check("oslo", Some("bank"), 2);
+        assert_eq!(world.publish(&format!("default: {SHOP}")), 4);
+        world.check("tokyo", Some("shop"), 4);
+        assert_eq!(world.publish("peers: {}"), 5);
+        world.check("tokyo", None, 5);
+        world.check("", None, 5);
+    }
+
+    #[test]
+    fn what_nobody_needs_goes_with_the_compaction() {
+        let world = World::new();
+        world.publish(&format!("{{peers: {{tokyo: {SHOP}}}, default: {BANK}}}"));
+        assert_eq!(world.publish("peers: {}"), 3);
+        world.0.put("k", "v").expect("put");
+        world.0.compact(3).expect("compacted");
+        assert_eq!(world.publish("peers: {}"), 4, "a watch from revision 3 is still possible");
+        world.check("tokyo", None, 3);
+        world.0.compact(4).expect("compacted");
+        assert_eq!(world.publish("peers: {}"), 5);
+        world.check("tokyo", None, 0);
+        assert_eq!(world.0.snapshot().range(&KeyRange::prefix(FILTERS)).count(), 0);
+    }
+}
