@@ -6,6 +6,7 @@ mod following;
 mod limits;
 mod permissions;
 mod python;
+mod views;
 
 use super::{Grants, Limits, routes, serve};
 use kvstore::{Store, StoreOptions};
