@@ -1,8 +1,9 @@
 //! What a filtered peer is told of each change.
 
-use super::{Views, *};
+use super::{super::range, Views, *};
 use crate::peer_filters::{PeerFilters, in_force::publish};
-use kvstore::{Store, StoreOptions};
+use kvstore::{Store, StoreOptions, proto::etcdserverpb::RangeRequest};
+use proptest::prelude::*;
 
 const KEY: &str = "cilium/state/ip/v1/default/10.0.0.1";
 
@@ -125,4 +126,54 @@ fn equal_filters_are_one_view_and_others_are_not() {
     assert_eq!((nodes.view, nodes.since), (None, 0));
     let own = views.policy(&snapshot, None, &KeyRange::all());
     assert_eq!((own.view, own.since), (None, 0));
+}
+
+fn requests() -> impl Strategy<Value = RangeRequest> {
+    let sort = prop_oneof![Just((0, 0)), (1i32..3, 0i32..5)];
+    (-1i64..8, 0i64..12, 0i64..40, sort, any::<bool>(), 0u8..5).prop_map(
+        |(limit, from, max_mod_revision, (sort_order, sort_target), keys_only, odd)| RangeRequest {
+            key: format!("cilium/state/ip/v1/default/10.0.0.{from:02}").into(),
+            range_end: "cilium/state0".into(),
+            limit,
+            sort_order,
+            sort_target,
+            keys_only,
+            max_mod_revision: if odd == 0 { max_mod_revision } else { 0 },
+            count_only: odd == 1,
+            ..RangeRequest::default()
+        },
+    )
+}
+
+proptest! {
+    /// A list in a view is the list of everything without what the view hides; limit, count and more are of that.
+    #[test]
+    fn a_list_is_as_if_what_is_hidden_were_not_there(
+        writes in prop::collection::vec((0u8..12, any::<bool>()), 0..40),
+        requests in prop::collection::vec(requests(), 1..6),
+    ) {
+        let store = Store::in_memory(StoreOptions::default());
+        for (n, shop) in writes {
+            let value = value(if shop { "shop" } else { "bank" }, "1");
+            store.put(format!("cilium/state/ip/v1/default/10.0.0.{n:02}"), value).expect("put");
+        }
+        let (snapshot, view, counts) = (store.snapshot(), shop(), super::super::counts::Counts::default());
+        for request in requests {
+            let all = RangeRequest { limit: 0, keys_only: false, count_only: false, ..request.clone() };
+            let everything = range::find(&snapshot, all, None).expect("a list").response().kvs;
+            let is_shop = |kv: &kvstore::proto::mvccpb::KeyValue| kv.value.windows(4).any(|part| part == b"shop");
+            let mut expected: Vec<_> = everything.into_iter().filter(is_shop).collect();
+            let range = KeyRange::from_wire(request.key.clone(), request.range_end.clone());
+            let count = snapshot.range(&range).filter(|entry| view.shows(entry)).count() as i64;
+            let most = usize::try_from(request.limit).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
+            let more = expected.len() > most && !request.count_only;
+            expected.truncate(if request.count_only { 0 } else { most });
+            if request.keys_only {
+                expected.iter_mut().for_each(|kv| kv.value.clear());
+            }
+            let found = range::find_in(&snapshot, request.clone(), Some(&counts), Some(&view));
+            let found = found.expect("a list").response();
+            prop_assert_eq!((found.kvs, found.more, found.count), (expected, more, count), "{:?}", request);
+        }
+    }
 }
