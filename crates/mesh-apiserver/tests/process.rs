@@ -1,5 +1,8 @@
 //! The real process, over real mutual TLS on loopback, asked by Debian's `etcdctl` (package etcd-client).
 
+#[path = "process/peer_filters.rs"]
+mod peer_filters;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,6 +18,8 @@ use serde_json::Value;
 /// A mesh authority with one cluster, its certificates, and room for a hub.
 struct World {
     dir: tempfile::TempDir,
+    /// What the hub is started with beside what it must be.
+    arguments: Vec<String>,
 }
 
 /// A running hub. It is killed when dropped.
@@ -30,7 +35,20 @@ impl World {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| dir.path().join(name);
         let domain = "mesh.example".parse().expect("a trust domain");
-        let authority = Authority::init(&path("authority"), domain, KeyKind::P256).expect("an authority");
+        Authority::init(&path("authority"), domain, KeyKind::P256).expect("an authority");
+        let world = Self { dir, arguments: Vec::new() };
+        world.enroll(cluster, id, "127.0.0.1", "cluster");
+        for role in LeafRole::ALL {
+            world.leaf("cluster", role, role.as_str());
+        }
+        std::fs::create_dir(world.path("manifests")).expect("a folder");
+        world.manifest("north.yaml", include_str!("golden/north.yaml"));
+        world
+    }
+
+    /// Makes a cluster of the mesh, whose hub may have this address, its authority in `folder`.
+    fn enroll(&self, cluster: &str, id: u32, hub: &str, folder: &str) {
+        let authority = Authority::open(&self.path("authority")).expect("an authority");
         let request = EnrolRequest {
             cluster: cluster.parse().expect("a name"),
             id: topology::ClusterId::try_from(id).expect("an id"),
@@ -38,30 +56,24 @@ impl World {
             node_cidrs: vec![format!("172.30.{id}.0/24").parse().expect("a block")],
             shared_node_cidrs: Vec::new(),
             service_cidrs: vec!["10.96.0.0/16".parse().expect("a block")],
-            hub_addresses: vec!["127.0.0.1".parse().expect("an address")],
+            hub_addresses: vec![hub.parse().expect("an address")],
         };
         let key = PrivateKey::generate(KeyKind::P256).expect("a key");
         let signing = SigningRequest::from_pem(&key.request().expect("a request")).expect("a request");
         let enrolled = authority.enroll(&request, &signing).expect("enrolled");
-        pki::durable::private_dir(&path("cluster")).expect("a folder");
-        key.write(&path("cluster").join("passport.key")).expect("write");
-        ClusterAuthority::write_passport(&path("cluster"), &enrolled.passport, &[enrolled.root])
+        pki::durable::private_dir(&self.path(folder)).expect("a folder");
+        key.write(&self.path(folder).join("passport.key")).expect("write");
+        ClusterAuthority::write_passport(&self.path(folder), &enrolled.passport, &[enrolled.root])
             .expect("write");
-        let world = Self { dir };
-        for role in LeafRole::ALL {
-            world.leaf(role);
-        }
-        std::fs::create_dir(world.path("manifests")).expect("a folder");
-        world.manifest("north.yaml", include_str!("golden/north.yaml"));
-        world
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn leaf(&self, role: LeafRole) {
-        let cluster = ClusterAuthority::open(&self.path("cluster")).expect("the cluster's authority");
+    /// Makes a leaf under the authority in `folder`.
+    fn leaf(&self, folder: &str, role: LeafRole, name: &str) {
+        let cluster = ClusterAuthority::open(&self.path(folder)).expect("the cluster's authority");
         let mut spec = LeafSpec::new(role, "n1".parse().expect("a node"));
         if role == LeafRole::Hub {
             spec.addresses.push("127.0.0.1".parse().expect("an address"));
@@ -69,7 +81,7 @@ impl World {
         let key = PrivateKey::generate(KeyKind::P256).expect("a key");
         let signing = SigningRequest::from_pem(&key.request().expect("a request")).expect("a request");
         let leaf = cluster.issue_leaf(&spec, &signing).expect("a leaf");
-        leaf.write(&self.path(role.as_str()), Some(&key)).expect("write");
+        leaf.write(&self.path(name), Some(&key)).expect("write");
     }
 
     fn manifest(&self, file: &str, text: &str) {
@@ -83,6 +95,7 @@ impl World {
         command.args(["--cluster-name", cluster, "--cluster-id", &id.to_string(), "--source", &source]);
         command.arg("--data-dir").arg(self.path("data")).arg("--tls-dir").arg(self.path("hub"));
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.args(&self.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
