@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mesh_apiserver::app::{Args, build};
-use mesh_runtime::{Shutdown, logging};
+use mesh_apiserver::serve::MAX_CONNECTIONS;
+use mesh_runtime::{Shutdown, logging, open_files};
 use tracing::error;
 
 #[tokio::main]
@@ -20,6 +21,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     logging::init(args.log_format, "info")?;
+    open_files::raise_limit(MAX_CONNECTIONS as u64 + 1024);
     let shutdown = Shutdown::on_signals()?;
     build(args, shutdown).await?.run().await
 }

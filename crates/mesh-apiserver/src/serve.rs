@@ -365,7 +365,7 @@ pub fn role_word(role: &Role) -> &'static str {
 }
 
 /// Connections at a time.
-pub const MAX_CONNECTIONS: usize = 8192;
+pub const MAX_CONNECTIONS: usize = 16_384;
 /// Of them, those of other clusters: own agents and administrators always find a place.
 pub const MAX_OTHERS: usize = MAX_CONNECTIONS - MAX_CONNECTIONS / 4;
 /// How long a refused client is answered with the reason.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   logging::init                      one line an event, text or JSON, filtered by RUST_LOG
+//!   open_files::raise_limit            as many connections as the machine allows
 //!   Shutdown::on_signals               SIGTERM or SIGINT asks to stop; the second one exits at once
 //!   TaskSet::spawn("name", future)     a task that ends early ends the process with its error
 //!   Readiness::block("first sync …")   ready = every guard dropped
@@ -17,6 +18,7 @@
 pub mod admin;
 pub mod chain;
 pub mod logging;
+pub mod open_files;
 pub mod readiness;
 pub mod shutdown;
 pub mod tasks;

@@ -65,7 +65,7 @@ struct Held {
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { cluster: 1024, cluster_node: 64, own_node: 16, refused: 256 }
+        Self { cluster: 4096, cluster_node: 64, own_node: 16, refused: 256 }
     }
 }
 
