@@ -2,6 +2,8 @@
 
 #[path = "process/peer_filters.rs"]
 mod peer_filters;
+#[path = "process/floods.rs"]
+mod floods;
 
 use std::fs::File;
 use std::io::{Read, Write};
