@@ -140,7 +140,7 @@ mod tests {
         tokio::time::advance(WINDOW).await;
         let from = IpAddr::from([192, 0, 2, 1]);
         let expected = Repeated { from, kind: "tls", what: "bad".to_owned(), count: 1000 };
-        assert_eq!(notices.repeated(), [expected.clone()]);
+        assert_eq!(notices.repeated(), std::slice::from_ref(&expected));
         // It goes on: still not said singly.
         assert!(!notices.say(at("192.0.2.1"), "tls", "bad"));
         tokio::time::advance(WINDOW).await;
