@@ -43,7 +43,9 @@ async fn filtered(
     request: RangeRequest,
     view: View,
 ) -> Result<Bytes, Status> {
-    if request.range_end.is_empty() {
+    let is_page_kept =
+        page(snapshot, &request, Some(&view))?.is_some_and(|page| api.pages.get(&page).is_some());
+    if request.range_end.is_empty() || is_page_kept {
         return body(api, snapshot, request, Some(&view));
     }
     // The semaphore is never closed.
@@ -58,9 +60,7 @@ async fn filtered(
 }
 
 fn body(api: &Api, snapshot: &Snapshot, request: RangeRequest, view: Option<&View>) -> Result<Bytes, Status> {
-    let revision =
-        snapshot.at(u64::try_from(request.revision).unwrap_or(0)).map_err(refusal::read)?.revision();
-    let page = Page::of(&request, revision, view);
+    let page = page(snapshot, &request, view)?;
     if let Some(known) = page.as_ref().and_then(|page| api.pages.get(page)) {
         return Ok(known);
     }
@@ -74,6 +74,12 @@ fn body(api: &Api, snapshot: &Snapshot, request: RangeRequest, view: Option<&Vie
         api.pages.remember(page, &body);
     }
     Ok(body)
+}
+
+fn page(snapshot: &Snapshot, request: &RangeRequest, view: Option<&View>) -> Result<Option<Page>, Status> {
+    let revision = u64::try_from(request.revision).unwrap_or(0);
+    let revision = snapshot.at(revision).map_err(refusal::read)?.revision();
+    Ok(Page::of(request, revision, view))
 }
 
 /// The longest answer: that of Go's gRPC clients, which refuse more.

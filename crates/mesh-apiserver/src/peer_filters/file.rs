@@ -169,7 +169,10 @@ fn follow(path: &Path, changed: Arc<Notify>) -> Result<notify::RecommendedWatche
         }
     };
     let mut watcher = notify::recommended_watcher(on_event).map_err(failed)?;
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
     watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
     Ok(watcher)
 }

@@ -136,3 +136,41 @@ fn watches_that_keep_up_share_and_wake_only_for_their_range() {
         assert_eq!((client.seen.len(), client.shared), (20, 20), "all of it from shared chunks");
     }
 }
+
+/// Peers with equal filters share what is encoded; others have their own.
+#[test]
+fn watches_of_one_view_share() {
+    use super::super::view::Views;
+    use crate::peer_filters::{
+        PeerFilters,
+        in_force::{Peer, publish},
+    };
+    let (store, views) = (Store::in_memory(StoreOptions::default()), Views::default());
+    let file = "peers: {tokyo: {namespaces: {include: [shop]}}, oslo: {namespaces: {include: [shop]}}, \
+                lima: {namespaces: {exclude: [shop]}}}";
+    publish(&store, &PeerFilters::parse(file).expect("a file")).map(drop).expect("published");
+    let (fanout, wake) = (Arc::new(Fanout::new(&store)), Arc::new(Notify::new()));
+    let range = KeyRange::prefix("cilium/state/");
+    let mut clients = ["tokyo", "oslo", "lima"].map(|name| {
+        let peer = Peer::named(&name.parse().expect("a name"));
+        let view = views.policy(&store.snapshot(), Some(&peer), &range).view;
+        let kind = Kind { range: range.clone(), view, ..kind() };
+        Client {
+            watcher: store.watch(range.clone(), 0),
+            subscription: fanout.subscribe(kind, &wake),
+            seen: Vec::new(),
+            expected: Vec::new(),
+            shared: 0,
+        }
+    });
+    assert_eq!(fanout.state().groups.len(), 2);
+    let put = |namespace: &str| {
+        let value = format!(r#"{{"K8sNamespace":"{namespace}"}}"#);
+        store.put("cilium/state/ip/v1/default/10.0.0.1", value).expect("put") as i64
+    };
+    let (one, two) = (put("shop"), put("bank"));
+    assert_eq!(fanout.wave(), 3);
+    clients.iter_mut().for_each(|client| client.read(&fanout));
+    let seen: Vec<_> = clients.iter().map(|client| (client.seen.clone(), client.shared)).collect();
+    assert_eq!(seen, [(vec![one, two], 2), (vec![one, two], 2), (vec![two], 1)]);
+}
