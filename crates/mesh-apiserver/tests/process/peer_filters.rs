@@ -107,7 +107,7 @@ fn a_change_of_a_filter_is_seen_at_once_and_disturbs_nobody_else() {
     let watch = world.watch(&hub, "tokyo", revision + 1);
     let other = world.watch(&hub, "remote", 2);
     let (filter, since) =
-        hub.wait("both to be connected", |hub| shown(hub, "north").and(shown(hub, "tokyo")));
+        hub.wait("both to be connected", |hub| shown(hub, "north").and_then(|_| shown(hub, "tokyo")));
     assert_eq!((&filter["namespaces"]["exclude"][0], since), (&Value::from("*"), 2), "{filter:#}");
     hub.wait("the other's events", |_| other.output().contains(CART).then_some(()));
 

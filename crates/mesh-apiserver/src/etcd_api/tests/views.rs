@@ -46,9 +46,9 @@ const FILES: [&str; 6] = [
 fn record(key: u8, variant: u8) -> (String, String) {
     let namespace = if variant & 1 == 0 { "shop" } else { "bank" };
     let mesh = if variant & 2 == 0 { "yes" } else { "no" };
-    match key % 6 {
+    match key {
         0 | 1 => {
-            let (namespace, name) = (if key % 6 == 0 { "shop" } else { "bank" }, "a");
+            let (namespace, name) = (if key == 0 { "shop" } else { "bank" }, "a");
             let value = format!(
                 r#"{{"namespace":"{namespace}","name":"{name}","labels":{{"mesh":"{mesh}"}},"v":{variant}}}"#
             );
@@ -57,7 +57,7 @@ fn record(key: u8, variant: u8) -> (String, String) {
         2 if variant == 4 => (format!("{PREFIX}ip/v1/default/10.0.0.2"), "no JSON".to_owned()),
         2 | 3 => {
             let value = format!(r#"{{"K8sNamespace":"{namespace}","v":{variant}}}"#);
-            (format!("{PREFIX}ip/v1/default/10.0.0.{}", key % 6), value)
+            (format!("{PREFIX}ip/v1/default/10.0.0.{key}"), value)
         }
         4 => {
             let labels =

@@ -96,18 +96,18 @@ async fn at_each_revision_a_peer_knows_what_its_filter_showed() {
         // A small generator: the same writes each time, at other moments.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let random = usize::try_from(state >> 40).expect("24 bits");
-        if n % 40 == 0 {
+        if n.is_multiple_of(40) {
             set(&store, random % FILES.len());
-        } else if random % 7 == 0 {
+        } else if random.is_multiple_of(7) {
             store.delete(&KeyRange::key(record((random % 6) as u8, 0).0)).map(drop).expect("deleted");
         } else {
             let (key, value) = record((random % 6) as u8, (random / 8 % 5) as u8);
             store.put(key, value).map(drop).expect("put");
         }
-        if n % 4 == 0 {
+        if n.is_multiple_of(4) {
             tokio::task::yield_now().await;
         }
-        if n % 100 == 0 {
+        if n.is_multiple_of(100) {
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
     }
