@@ -197,7 +197,7 @@ const RECORDS: u32 = 32 << 10;
 /// Records on the way to all connections of one holder: four whole lists, or 512 pages as stock clients ask for them.
 const SHARED_RECORDS: usize = 4 * RECORDS as usize;
 /// Watches of all connections of one holder: each of a thousand agents follows about ten prefixes.
-const SHARED_WATCHES: usize = 16 << 10;
+const SHARED_WATCHES: usize = 64 << 10;
 /// Bytes of unfinished messages on one connection: two of the longest, or hundreds as clients send them.
 const ARRIVING_BYTES: usize = 4 << 20;
 /// The same, of all connections of one holder.
