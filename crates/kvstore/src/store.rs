@@ -10,6 +10,7 @@ mod entry;
 mod history;
 mod journal;
 mod lease;
+mod mirror;
 #[cfg(test)]
 mod model_tests;
 mod record;
@@ -24,6 +25,7 @@ pub use disk::DiskFailure;
 pub use entry::{Entry, Event, EventKind};
 pub use journal::JournalError;
 pub use lease::{Lease, LeaseError, MAX_LEASES, MAX_TTL_SECS, MIN_TTL_SECS};
+pub use mirror::{Followed, MirrorError, Origin};
 pub use record::RecordError;
 pub use recovery::OpenError;
 pub use retention::Retention;
@@ -67,6 +69,9 @@ pub enum WriteError {
     /// The store was closed.
     #[error("store is closed")]
     Closed,
+    /// The store follows another one.
+    #[error("store is a mirror: writes go to the one that it follows")]
+    Mirror,
 }
 
 /// A compaction was not made.
@@ -93,6 +98,8 @@ struct Inner {
     /// Latest published revision; wakes watchers.
     progress: watch::Sender<u64>,
     disk: Option<Disk>,
+    /// It follows another store, and is written by replaying alone.
+    is_mirror: bool,
     counters: Arc<Counters>,
 }
 
@@ -154,6 +161,7 @@ impl Store {
             deadlines: Mutex::new(deadlines),
             progress,
             disk,
+            is_mirror: false,
             counters: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -206,6 +214,9 @@ impl Store {
         need: Need,
         work: impl FnOnce(&mut Transaction) -> Result<T, E>,
     ) -> Result<Committed<T>, E> {
+        if self.inner.is_mirror {
+            return Err(WriteError::Mirror.into());
+        }
         let writer = self.inner.writer()?;
         if let Some(failure) = self.disk_failure().filter(|_| need == Need::Durable) {
             return Err(WriteError::from(failure).into());

@@ -143,7 +143,8 @@ impl Snapshot {
         match revision {
             0 => Ok(View { snapshot: self, revision: self.revision }),
             asked if asked > self.revision => Err(ReadError::Future { asked, revision: self.revision }),
-            asked if asked < self.compacted => Err(ReadError::Compacted { asked, compacted: self.compacted }),
+            // The latest state can always be read: that of a new mirror has no history, not even its own events.
+            asked if asked < self.compacted && asked < self.revision => Err(ReadError::Compacted { asked, compacted: self.compacted }),
             revision => Ok(View { snapshot: self, revision }),
         }
     }
