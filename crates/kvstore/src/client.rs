@@ -214,7 +214,7 @@ impl Error {
 }
 
 /// A key-value pair from the wire. Counters below zero, which no server sends, become 0.
-fn entry(kv: mvccpb::KeyValue) -> Entry {
+pub(crate) fn entry(kv: mvccpb::KeyValue) -> Entry {
     let number = |wire: i64| u64::try_from(wire).unwrap_or_default();
     Entry {
         key: kv.key,

@@ -22,6 +22,7 @@
 //! The crate knows bytes only: no clusters, no services, no Kubernetes.
 
 pub mod client;
+pub mod etcd;
 pub mod metrics;
 pub mod proto;
 pub mod publisher;
@@ -29,6 +30,7 @@ pub mod range;
 pub mod store;
 
 pub use client::{Client, ListWatch, Resume, Update};
+pub use etcd::Etcd;
 pub use publisher::{Publisher, Write};
 pub use range::KeyRange;
 pub use store::{Entry, Event, EventKind, Snapshot, Store, StoreOptions, Watcher};

@@ -1,6 +1,6 @@
 //! The sign of life that readers of a ClusterMesh store expect.
 
-use crate::store::{Store, WriteError};
+use super::{PublishError, Publisher};
 use std::{convert::Infallible, time::Duration};
 
 /// The key that stock clients list, watch and expect to be put at least every 120 s
@@ -14,19 +14,22 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 ///
 /// It runs beside whatever proves that the process is of use: when that task ends, this one has to end too, or
 /// readers would trust a store that nobody feeds.
-pub async fn beat(store: &Store) -> Result<Infallible, WriteError> {
+pub async fn beat(publisher: &Publisher) -> Result<Infallible, PublishError> {
     let mut tick = tokio::time::interval(HEARTBEAT_INTERVAL);
     loop {
         tick.tick().await;
         let now = jiff::Timestamp::now();
-        store.put(HEARTBEAT_KEY, format!("{now:.0}"))?;
+        publisher.put(HEARTBEAT_KEY, format!("{now:.0}")).await?;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{range::KeyRange, store::StoreOptions};
+    use crate::{
+        range::KeyRange,
+        store::{Store, StoreOptions},
+    };
 
     #[tokio::test(start_paused = true)]
     async fn beats_at_once_and_every_thirty_seconds() {
@@ -34,8 +37,8 @@ mod tests {
         let mut watcher = store.watch(KeyRange::key(HEARTBEAT_KEY), 2);
         let begin = tokio::time::Instant::now();
         let beating = tokio::spawn({
-            let store = store.clone();
-            async move { beat(&store).await }
+            let publisher = Publisher::new(store.clone(), ["ours/"]);
+            async move { beat(&publisher).await }
         });
         let mut times = Vec::new();
         while times.len() < 3 {

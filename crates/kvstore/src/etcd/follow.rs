@@ -1,0 +1,258 @@
+//! The task that keeps a mirror in step with etcd.
+
+use super::{
+    Dial, DialError, Etcd, EtcdError, Link, Shared, StoreReplaced, list,
+    list::Head,
+    watch::{self, Watch},
+};
+use crate::store::{MirrorError, Store, StoreOptions};
+use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch as latest,
+    time::{Instant, sleep, timeout},
+};
+use tonic::transport::Channel;
+use tracing::{debug, info, warn};
+
+/// Keeps a mirror in step with etcd, as long as it [runs](Self::run).
+#[derive(Debug)]
+pub struct Follower {
+    dialer: Dialer,
+    etcd: Etcd,
+    /// A connection that has answered already, to begin with.
+    first: Option<(Link, Head)>,
+}
+
+/// Goes round the endpoints.
+#[derive(Debug)]
+struct Dialer {
+    dial: Box<dyn Dial>,
+    next: usize,
+    /// Attempts since one succeeded.
+    failed: u32,
+}
+
+/// Connects, lists, and follows until the mirror is complete.
+pub(super) async fn open(
+    dial: Box<dyn Dial>,
+    options: StoreOptions,
+) -> Result<(Etcd, Follower), StoreReplaced> {
+    let mut dialer = Dialer { dial, next: 0, failed: 0 };
+    let (etcd, head, link) = loop {
+        let (link, head) = dialer.connect(None).await?;
+        let begun = Instant::now();
+        match first_mirror(&link.channel, head, options.clone()).await {
+            Ok(mirror) => {
+                let (link_sender, current) = (latest::Sender::new(None), latest::Sender::new(begun));
+                let shared = Shared { mirror, link: link_sender, current };
+                break (Etcd { shared: Arc::new(shared) }, head, link);
+            }
+            // Another cluster under the endpoints: they disagree, and the next round takes the one that answers first.
+            Err(error) => {
+                warn!(endpoint = link.endpoint, error = %error, "read the store at etcd");
+                sleep(dialer.pause()).await;
+            }
+        }
+    };
+    let mut follower = Follower { dialer, etcd: etcd.clone(), first: Some((link.clone(), head)) };
+    let mut progress = etcd.mirror().progress();
+    // The follower may be dropped at any point: what the mirror has is whole, and it goes on from there.
+    tokio::select! {
+        failed = follower.run() => failed.map(|never| match never {})?,
+        _ = progress.wait_for(|revision| *revision >= head.revision) => {}
+    }
+    follower.first = Some((link, head));
+    Ok((etcd, follower))
+}
+
+/// The mirror as it begins: some revisions in the past, as far as etcd still has them.
+async fn first_mirror(channel: &Channel, head: Head, options: StoreOptions) -> Result<Store, EtcdError> {
+    let cluster_id = head.origin.cluster_id;
+    let wanted = head.revision.saturating_sub(HISTORY).max(1);
+    let listed = match list::everything(channel, wanted, cluster_id).await {
+        Err(EtcdError::Compacted { .. }) => {
+            let oldest = watch::oldest(channel, cluster_id).await?;
+            list::everything(channel, oldest, cluster_id).await
+        }
+        other => other,
+    };
+    let (entries, revision) = match listed {
+        // Compacted once more, just now.
+        Err(EtcdError::Compacted { .. }) => list::everything(channel, 0, cluster_id).await?,
+        other => other?,
+    };
+    debug!(revision, latest = head.revision, entries = entries.len(), "mirror begins");
+    Ok(Store::mirror(options, head.origin, entries, revision))
+}
+
+impl Follower {
+    /// Follows, over whichever endpoint answers. Ends only when the store turns out to be another one.
+    ///
+    /// May be dropped and run again: the mirror stays whole.
+    pub async fn run(&mut self) -> Result<Infallible, StoreReplaced> {
+        loop {
+            let (link, head) = match self.first.take() {
+                Some(first) => first,
+                None => self.dialer.connect(Some(&self.etcd)).await?,
+            };
+            let endpoint = link.endpoint.clone();
+            let _linked = Linked::new(&self.etcd, link.clone());
+            info!(endpoint, revision = head.revision, "etcd answers");
+            let ended = self.follow(&link.channel).await;
+            if let EtcdError::Replaced(replaced) = ended {
+                return Err(replaced);
+            }
+            let revision = self.etcd.mirror().revision();
+            warn!(endpoint, error = %ended, revision, "contact with etcd lost, serving what is known");
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Follows over one connection until it fails.
+    async fn follow(&self, channel: &Channel) -> EtcdError {
+        let watching = async {
+            let Err(error) = self.watch(channel).await;
+            error
+        };
+        let probing = async {
+            let Err(error) = self.probe(channel).await;
+            error
+        };
+        // Whichever is dropped leaves nothing half done: the mirror takes whole revisions.
+        tokio::select! {
+            error = watching => error,
+            error = probing => error,
+        }
+    }
+
+    async fn watch(&self, channel: &Channel) -> Result<Infallible, EtcdError> {
+        let (mirror, cluster_id) = (self.etcd.mirror(), self.etcd.mirror().cluster_id());
+        loop {
+            let followed = async {
+                let mut watch = Watch::open(channel, mirror.revision() + 1, cluster_id).await?;
+                loop {
+                    let changes = watch.changes().await?;
+                    mirror.replay(changes).map_err(|error| disorder(&error))?;
+                }
+            };
+            let Err::<Infallible, _>(error) = followed.await;
+            let EtcdError::Compacted { compacted, .. } = error else { return Err(error) };
+            let known = mirror.revision();
+            warn!(known, compacted, "etcd has compacted what was missed, reading everything again");
+            let (entries, revision) = list::everything(channel, 0, cluster_id).await?;
+            mirror.install(entries, revision).map_err(|error| disorder(&error))?;
+        }
+    }
+
+    /// Looks every second how far etcd is, and notes when the mirror has got there.
+    async fn probe(&self, channel: &Channel) -> Result<Infallible, EtcdError> {
+        let mirror = self.etcd.mirror();
+        let mut progress = mirror.progress();
+        loop {
+            let (begun, known) = (Instant::now(), mirror.revision());
+            let latest = list::latest(channel, Some(mirror.cluster_id())).await?.revision;
+            if latest < known {
+                return Err(StoreReplaced::WentBack { known, found: latest }.into());
+            }
+            while mirror.revision() < latest {
+                let moved = timeout(STUCK, progress.changed()).await;
+                if moved.is_err() {
+                    return Err(EtcdError::Stuck { revision: mirror.revision(), latest });
+                }
+            }
+            self.etcd.shared.current.send_replace(begun);
+            sleep(PROBE_INTERVAL).await;
+        }
+    }
+}
+
+impl Dialer {
+    /// Connects to the next endpoint that answers a linearizable read. Fails if it is another store.
+    async fn connect(&mut self, known: Option<&Etcd>) -> Result<(Link, Head), StoreReplaced> {
+        loop {
+            let endpoint = self.next % self.dial.count().max(1);
+            self.next = endpoint + 1;
+            let name = self.dial.name(endpoint);
+            let error = match self.attempt(endpoint, known).await {
+                Ok((channel, head)) => {
+                    self.failed = 0;
+                    return Ok((Link { channel, endpoint: name }, head));
+                }
+                Err(error) => error,
+            };
+            if let Some(EtcdError::Replaced(replaced)) = error.downcast_ref::<EtcdError>() {
+                return Err(replaced.clone());
+            }
+            // Once a round at first, then now and then.
+            let rounds = self.failed / u32::try_from(self.dial.count()).unwrap_or(u32::MAX).max(1);
+            if rounds == 0 || rounds % 30 == 0 {
+                warn!(endpoint = name, error = causes(&*error), "no answer from etcd");
+            }
+            self.failed = self.failed.saturating_add(1);
+            sleep(self.pause()).await;
+        }
+    }
+
+    async fn attempt(&self, endpoint: usize, known: Option<&Etcd>) -> Result<(Channel, Head), DialError> {
+        let channel = timeout(DIAL, self.dial.dial(endpoint)).await??;
+        let (cluster_id, revision) =
+            known.map(|etcd| (etcd.mirror().cluster_id(), etcd.mirror().revision())).unzip();
+        let head = list::latest(&channel, cluster_id).await?;
+        match revision {
+            Some(known) if head.revision < known => {
+                let replaced = StoreReplaced::WentBack { known, found: head.revision };
+                Err(EtcdError::from(replaced).into())
+            }
+            _ => Ok((channel, head)),
+        }
+    }
+
+    /// Time until the next attempt: short while there are endpoints that were not asked, longer then.
+    fn pause(&self) -> Duration {
+        let rounds = self.failed / u32::try_from(self.dial.count()).unwrap_or(u32::MAX).max(1);
+        PAUSE.saturating_mul(1 << rounds.min(5)).min(LONGEST_PAUSE)
+    }
+}
+
+/// Makes a connection the one that calls use, until it is dropped.
+struct Linked<'a> {
+    etcd: &'a Etcd,
+}
+
+impl<'a> Linked<'a> {
+    fn new(etcd: &'a Etcd, link: Link) -> Self {
+        etcd.shared.link.send_replace(Some(link));
+        Self { etcd }
+    }
+}
+
+impl Drop for Linked<'_> {
+    fn drop(&mut self) {
+        self.etcd.shared.link.send_replace(None);
+    }
+}
+
+fn disorder(error: &MirrorError) -> EtcdError {
+    StoreReplaced::Disorder { found: error.to_string() }.into()
+}
+
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Revisions in the past from which a mirror begins, if etcd still has them.
+pub const HISTORY: u64 = 10_000;
+/// Time between two looks at etcd's latest revision.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time that the watch may stand still while there is something to deliver.
+const STUCK: Duration = Duration::from_secs(10);
+/// Longest time for a connection to be made, whatever the dialler does.
+const DIAL: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
