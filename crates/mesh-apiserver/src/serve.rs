@@ -175,7 +175,7 @@ impl Service {
         let share = self.shares.enter(peer).map_err(|full| Refusal::Full(full.to_string()))?;
         let place = match accepted.role {
             Role::Local { .. } | Role::Admin { .. } => None,
-            Role::Remote { .. } | Role::Hub { .. } | Role::Unattested { .. } => {
+            Role::Remote { .. } | Role::Hub { .. } | Role::Store { .. } | Role::Unattested { .. } => {
                 let full = "too many connections of other clusters";
                 let place = others.clone().try_acquire_owned();
                 Some(place.map_err(|_none_left| Refusal::Full(full.to_owned()))?)
@@ -284,6 +284,8 @@ impl Service {
         match role {
             Role::Local { .. } => Grants::local(),
             Role::Admin { .. } => Grants::admin(),
+            // Never accepted as a client; were it, it would be nobody.
+            Role::Store { common_name } => Grants::refused(format!("{common_name} is no client of hubs")),
             Role::Remote { .. } | Role::Hub { .. } | Role::Unattested { .. } => {
                 let grants = Grants::remote(self.cluster.as_str());
                 match filtered(&self.cluster, role) {
@@ -349,7 +351,7 @@ pub fn filtered(own: &ClusterName, role: &Role) -> Option<Peer> {
         Role::Hub { cluster, .. } if cluster == own => None,
         Role::Hub { cluster, .. } => Some(Peer::named(cluster)),
         Role::Unattested { .. } => Some(Peer::unnamed()),
-        Role::Local { .. } | Role::Admin { .. } => None,
+        Role::Local { .. } | Role::Admin { .. } | Role::Store { .. } => None,
     }
 }
 
@@ -361,6 +363,7 @@ pub fn role_word(role: &Role) -> &'static str {
         Role::Admin { .. } => "admin",
         Role::Hub { .. } => "hub",
         Role::Unattested { .. } => "unattested",
+        Role::Store { .. } => "store",
     }
 }
 

@@ -16,7 +16,7 @@ use crate::durable::{self, Access};
 use crate::files::{self, FileError, certificates, certificates_pem, read_bounded};
 use crate::key::{KeyError, PrivateKey, SigningRequest};
 use crate::passport::{NotAPassport, Passport};
-use crate::profile::{IssueError, LeafSpec, issue_leaf};
+use crate::profile::{IssueError, LeafRole, LeafSpec, issue_leaf};
 use crate::trust::{InvalidTrust, Trust};
 use crate::verifier::check_issued;
 
@@ -28,12 +28,13 @@ pub struct ClusterAuthority {
     roots: Vec<CertificateDer<'static>>,
 }
 
-/// A leaf as it is shown on the wire, with the roots that its holder accepts.
+/// A leaf as it is shown on the wire, with the authorities that its holder accepts.
 #[derive(Clone, Debug)]
 pub struct IssuedLeaf {
     leaf: CertificateDer<'static>,
     passport: CertificateDer<'static>,
-    roots: Vec<CertificateDer<'static>>,
+    /// What the holder is to accept: the roots; for an etcd and its client the passport alone.
+    accepted: Vec<CertificateDer<'static>>,
     expires: SystemTime,
 }
 
@@ -124,7 +125,12 @@ impl ClusterAuthority {
         let now = SystemTime::now();
         let leaf = issue_leaf(&self.passport, &self.key, spec, request, now)?;
         let expires = check_issued(&self.passport, &leaf, spec.role, now)?;
-        Ok(IssuedLeaf { leaf, passport: self.passport.der.clone(), roots: self.roots.clone(), expires })
+        // Under a root, every member of the mesh could issue `root` or an administrator for this etcd, or be it.
+        let accepted = match spec.role {
+            LeafRole::Etcd | LeafRole::Store => vec![self.passport.der.clone()],
+            LeafRole::Hub | LeafRole::Remote | LeafRole::Local | LeafRole::Admin => self.roots.clone(),
+        };
+        Ok(IssuedLeaf { leaf, passport: self.passport.der.clone(), accepted, expires })
     }
 }
 
@@ -144,7 +150,7 @@ impl IssuedLeaf {
     pub fn write(&self, dir: &Path, key: Option<&PrivateKey>) -> Result<(), ClusterAuthorityError> {
         durable::private_dir(dir)
             .map_err(|source| ClusterAuthorityError::Write { path: dir.to_owned(), source })?;
-        write(dir, files::AUTHORITIES, &certificates_pem(&self.roots))?;
+        write(dir, files::AUTHORITIES, &certificates_pem(&self.accepted))?;
         if let Some(key) = key {
             key.write(&dir.join(files::KEY))?;
         }

@@ -1,5 +1,8 @@
 //! What each certificate of a mesh looks like. One place for issuing; reading is in `passport` and `verifier`.
 //!
+//! A leaf of the role `etcd` is as a hub's, with the names asked for and loopback alone; one of the role `store` is as a
+//! client's.
+//!
 //! | | root | passport | hub leaf | client leaf |
 //! |---|---|---|---|---|
 //! | subject | `isthmus root <8 hex>` | `isthmus cluster <name>` | `isthmus hub` | `remote-<cluster>` … |

@@ -61,7 +61,7 @@ pub enum InvalidUri {
     },
     /// Not the URI of a leaf.
     #[error(
-        "URI {found:?}: expected spiffe://<trust-domain>/cluster/<name>/node/<node>/<hub|remote|local|admin>"
+        "URI {found:?}: expected spiffe://<trust-domain>/cluster/<name>/node/<node>/<hub|remote|local|admin|etcd|store>"
     )]
     Leaf {
         /// The text.

@@ -15,6 +15,7 @@ mod handshake;
 mod identity;
 mod judge;
 mod sentence;
+mod store;
 
 pub(crate) use handshake::{PeerVerifier, Side, check_issued};
 pub use identity::{Accepted, Expected, Outcome, PeerIdentity, Refusal, Role};

@@ -16,14 +16,18 @@ use crate::exit::print;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  \
     meshctl ca leaf --cluster-dir /etc/isthmus/paris --role hub --node n1 --out /etc/isthmus/hub\n  \
-    meshctl ca leaf --cluster-dir /etc/isthmus/paris --role local --node n1 --out /etc/isthmus/agent\n\n\
+    meshctl ca leaf --cluster-dir /etc/isthmus/paris --role local --node n1 --out /etc/isthmus/agent\n  \
+    meshctl ca leaf --cluster-dir /etc/isthmus/paris --role etcd --node e1 --name etcd-1.isthmus.svc --out /etc/isthmus/etcd\n  \
+    meshctl ca leaf --cluster-dir /etc/isthmus/paris --role store --node n1 --out /etc/isthmus/store\n\n\
     Roles: hub serves; remote is a client of other clusters' hubs (CN remote-<cluster>); local is an agent of the own\n\
-    hub (local-<cluster>); admin administers the own hub (admin-<cluster>).")]
+    hub (local-<cluster>); admin administers the own hub (admin-<cluster>);\n\
+    etcd is a member of the etcd behind the hub's store (mesh-apiserver --store etcd:…), store is the hub as its client.\n\
+    For these two ca.crt is the cluster's passport.")]
 pub(crate) struct Args {
     /// Directory with passport.crt, passport.key and ca.crt
     #[arg(long, value_name = "CLUSTER_DIR")]
     cluster_dir: PathBuf,
-    /// What the holder is: hub, remote, local or admin
+    /// What the holder is: hub, remote, local, admin, etcd or store
     #[arg(long)]
     role: LeafRole,
     /// The node or machine that holds the key
@@ -32,7 +36,7 @@ pub(crate) struct Args {
     /// Where tls.crt (leaf, then passport), ca.crt and tls.key go; made with mode 0700
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Further name or address of a hub; the passport must permit it (names below svc and cluster.local always are)
+    /// Further name or address of a hub or an etcd; the passport must permit it (names below svc and cluster.local always are)
     #[arg(long, value_delimiter = ',')]
     name: Vec<HubAddress>,
     /// A request made where the key lives; without it the key is made in --out, by this command
@@ -41,7 +45,7 @@ pub(crate) struct Args {
     /// Algorithm of the key, without --csr
     #[arg(long, default_value = "p256", conflicts_with = "csr")]
     key_type: KeyType,
-    /// How long it is valid, never longer than the passport: a number and m, h or d [default: 30d for a hub, else 24h]
+    /// How long it is valid, never longer than the passport: a number and m, h or d [default: 24h for remote, local and admin, else 30d]
     #[arg(long, value_parser = parse_life)]
     valid_for: Option<Duration>,
 }
@@ -73,8 +77,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     } else {
         "tls.crt and ca.crt"
     };
+    let why = match args.role {
+        LeafRole::Etcd => ETCD,
+        LeafRole::Store => STORE,
+        LeafRole::Hub | LeafRole::Remote | LeafRole::Local | LeafRole::Admin => "",
+    };
     print(&format!(
-        "issued {} for {} of cluster {}, valid until {}\nwrote {files} to {}",
+        "issued {} for {} of cluster {}, valid until {}\nwrote {files} to {}{why}",
         spec.role.common_name(&authority.passport().uri.cluster),
         spec.node,
         authority.passport().uri.cluster,
@@ -82,3 +91,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         args.out.display()
     ))
 }
+
+/// Why an etcd is not to trust the mesh root.
+const ETCD: &str = "\n\
+    ca.crt is this cluster's passport, not the mesh root. etcd takes the name in a certificate at its word, whoever issued it:\n\
+    one that trusts the root lets every member of the mesh issue itself root or admin-<cluster>, and read and write\n\
+    everything. Start it with --client-cert-auth --trusted-ca-file=ca.crt --client-cert-allowed-cn='isthmus store'\n\
+    --cert-file=tls.crt --key-file=tls.key --enable-grpc-gateway=false";
+const STORE: &str = "\n\
+    ca.crt is this cluster's passport, not the mesh root, under which every member of the mesh could be the store.\n\
+    For mesh-apiserver --store-tls-dir";

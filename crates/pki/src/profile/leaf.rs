@@ -26,6 +26,10 @@ pub enum LeafRole {
     Local,
     /// An administrator of the own hub: `admin-<cluster>`.
     Admin,
+    /// A member of the etcd behind the own hub's store: serves, and calls its fellows and itself.
+    Etcd,
+    /// The hub as a client of that etcd.
+    Store,
 }
 
 /// Holds what a leaf is to say.
@@ -35,9 +39,9 @@ pub struct LeafSpec {
     pub role: LeafRole,
     /// The node or machine that holds the key.
     pub node: NodeName,
-    /// Further DNS names of a hub, such as its service name; ignored for clients.
+    /// Further DNS names of a hub or an etcd, such as its service name; ignored for clients.
     pub dns_names: Vec<String>,
-    /// Further addresses of a hub; ignored for clients.
+    /// Further addresses of a hub or an etcd; ignored for clients.
     pub addresses: Vec<IpAddr>,
     /// How long it is valid, never longer than the passport.
     pub life: Duration,
@@ -45,14 +49,15 @@ pub struct LeafSpec {
 
 /// Why a text is not a [`LeafRole`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("role {found:?}: expected hub, remote, local or admin")]
+#[error("role {found:?}: expected hub, remote, local, admin, etcd or store")]
 pub struct UnknownRole {
     found: String,
 }
 
 impl LeafRole {
     /// All roles.
-    pub const ALL: [Self; 4] = [Self::Hub, Self::Remote, Self::Local, Self::Admin];
+    pub const ALL: [Self; 6] =
+        [Self::Hub, Self::Remote, Self::Local, Self::Admin, Self::Etcd, Self::Store];
 
     /// The role's word, in URIs and on command lines.
     pub fn as_str(self) -> &'static str {
@@ -61,13 +66,15 @@ impl LeafRole {
             Self::Remote => "remote",
             Self::Local => "local",
             Self::Admin => "admin",
+            Self::Etcd => "etcd",
+            Self::Store => "store",
         }
     }
 
     /// The common name of a leaf of this role in `cluster`; the client names are Cilium's.
     pub fn common_name(self, cluster: &ClusterName) -> String {
         match self {
-            Self::Hub => "isthmus hub".to_owned(),
+            Self::Hub | Self::Etcd | Self::Store => format!("isthmus {self}"),
             client => format!("{client}-{cluster}"),
         }
     }
@@ -76,7 +83,10 @@ impl LeafRole {
 impl LeafSpec {
     /// A leaf with the usual names and life for its role.
     pub fn new(role: LeafRole, node: NodeName) -> Self {
-        let life = if role == LeafRole::Hub { life::HUB } else { life::CLIENT };
+        let life = match role {
+            LeafRole::Hub | LeafRole::Etcd | LeafRole::Store => life::HUB,
+            LeafRole::Remote | LeafRole::Local | LeafRole::Admin => life::CLIENT,
+        };
         Self { role, node, dns_names: Vec::new(), addresses: Vec::new(), life }
     }
 }
@@ -140,8 +150,12 @@ pub(crate) fn leaf_params(
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = match spec.role {
-        LeafRole::Hub => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-        LeafRole::Remote | LeafRole::Local | LeafRole::Admin => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        LeafRole::Hub | LeafRole::Etcd => {
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+        }
+        LeafRole::Remote | LeafRole::Local | LeafRole::Admin | LeafRole::Store => {
+            vec![ExtendedKeyUsagePurpose::ClientAuth]
+        }
     };
     let uri = LeafUri {
         trust_domain: passport.uri.trust_domain.clone(),
@@ -152,12 +166,16 @@ pub(crate) fn leaf_params(
     let ascii =
         |name: String| name.clone().try_into().map_err(|_error: rcgen::Error| IssueError::Name { name });
     let mut names = vec![SanType::URI(ascii(uri.to_string())?)];
-    if spec.role == LeafRole::Hub {
-        for name in hub_names(passport, spec) {
-            names.push(SanType::DnsName(ascii(name)?));
-        }
-        names.extend(hub_addresses(passport, spec).into_iter().map(SanType::IpAddress));
+    let (dns_names, addresses) = match spec.role {
+        LeafRole::Hub => (hub_names(passport, spec), hub_addresses(passport, spec)),
+        // None of the hub's own names: it must not pass for the hub.
+        LeafRole::Etcd => (spec.dns_names.clone(), etcd_addresses(spec)),
+        LeafRole::Remote | LeafRole::Local | LeafRole::Admin | LeafRole::Store => (Vec::new(), Vec::new()),
+    };
+    for name in dns_names {
+        names.push(SanType::DnsName(ascii(name)?));
     }
+    names.extend(addresses.into_iter().map(SanType::IpAddress));
     params.subject_alt_names = names;
     Ok(params)
 }
@@ -170,6 +188,14 @@ fn hub_names(passport: &Passport, spec: &LeafSpec) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
+}
+
+fn etcd_addresses(spec: &LeafSpec) -> Vec<IpAddr> {
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let mut addresses: Vec<IpAddr> = loopback.into_iter().chain(spec.addresses.clone()).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    addresses
 }
 
 fn hub_addresses(passport: &Passport, spec: &LeafSpec) -> Vec<IpAddr> {

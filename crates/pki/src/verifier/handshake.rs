@@ -33,6 +33,8 @@ pub(crate) struct PeerVerifier {
 pub(crate) enum Side {
     /// We are the server, the peer may be any client.
     Clients,
+    /// We are the etcd behind a store, the peer is its hub; for holding what is issued against the rules.
+    StoreClients,
     /// We are the client and dialled a server.
     Server(Expected),
 }
@@ -49,7 +51,12 @@ pub(crate) fn check_issued(
     let own = Some(Arc::new(passport.clone()));
     let trust = Trust::new(std::slice::from_ref(&passport.der), &[], own)
         .map_err(|error| unsound(error.to_string()))?;
-    let side = if role == LeafRole::Hub { Side::Server(Expected::OwnHub) } else { Side::Clients };
+    let side = match role {
+        LeafRole::Hub => Side::Server(Expected::OwnHub),
+        LeafRole::Etcd => Side::Server(Expected::Store),
+        LeafRole::Store => Side::StoreClients,
+        LeafRole::Remote | LeafRole::Local | LeafRole::Admin => Side::Clients,
+    };
     let verifier = PeerVerifier::new(Arc::new(trust), side, provider());
     let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
     match verifier.outcome(leaf, &[], None, now) {
@@ -86,7 +93,7 @@ impl PeerVerifier {
         let result = match outcome {
             Ok(outcome) => Ok(Arc::new(PeerIdentity { subject, outcome })),
             Err((sentence, alert)) => {
-                let who = if matches!(self.side, Side::Clients) { "client" } else { "server" };
+                let who = if matches!(self.side, Side::Server(_)) { "server" } else { "client" };
                 Err((format!("{who} presented {subject}: {sentence}"), alert))
             }
         };
@@ -114,7 +121,7 @@ impl PeerVerifier {
         }
         let end_entity = webpki::EndEntityCert::try_from(leaf).map_err(fail)?;
         let usage = match self.side {
-            Side::Clients => webpki::KeyUsage::client_auth(),
+            Side::Clients | Side::StoreClients => webpki::KeyUsage::client_auth(),
             Side::Server(_) => webpki::KeyUsage::server_auth(),
         };
         let moment = UNIX_EPOCH + Duration::from_secs(now.as_secs());

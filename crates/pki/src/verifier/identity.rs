@@ -81,6 +81,11 @@ pub enum Role {
         /// The common name, safe to log.
         common_name: String,
     },
+    /// The etcd behind a hub's store, or a hub as its client. Nobody at a hub.
+    Store {
+        /// The common name, safe to log.
+        common_name: String,
+    },
 }
 
 /// What a client expects of the server it dials.
@@ -92,6 +97,9 @@ pub enum Expected {
     Peer(ClusterName),
     /// A stock server: chain and name only.
     Unattested,
+    /// The etcd behind a hub's store: below a passport one of the role `etcd`, or one below an authority of its own; never
+    /// one below a mesh root.
+    Store,
 }
 
 /// Why a sound chain is refused.
@@ -229,6 +237,25 @@ pub enum Refusal {
         "the own certificate file has no passport after the leaf, so the own hub cannot be told from others"
     )]
     NoOwnPassport,
+    /// What is trusted for the store is trusted by many.
+    #[error(
+        "it is below {anchor}, under which every member of the mesh could be the store; expected this cluster's own \
+         passport in ca.crt, or an authority for this etcd alone"
+    )]
+    StoreOfAnyone {
+        /// The authority at the end of the path.
+        anchor: String,
+    },
+    /// A certificate of this cluster, but for something else.
+    #[error("common name {common_name} with the role {role} in its URI, expected one of the role {expected}")]
+    NotStore {
+        /// The common name.
+        common_name: String,
+        /// The role in the URI.
+        role: LeafRole,
+        /// The role that it should have.
+        expected: LeafRole,
+    },
 }
 
 impl PeerIdentity {
@@ -274,6 +301,7 @@ impl fmt::Display for Role {
             Self::Admin { node } => write!(f, "own administrator on {node}"),
             Self::Hub { cluster, node, .. } => write!(f, "hub of cluster {cluster} on {node}"),
             Self::Unattested { common_name } => write!(f, "unattested {common_name}"),
+            Self::Store { common_name } => write!(f, "store {common_name}"),
         }
     }
 }

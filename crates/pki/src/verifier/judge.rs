@@ -11,6 +11,7 @@ use x509_parser::certificate::X509Certificate;
 
 use super::handshake::Side;
 use super::identity::{Accepted, Expected, Refusal, Role};
+use super::store::judge_store;
 use crate::certificate::{self, Unreadable, printable, time_text};
 use crate::passport::Passport;
 use crate::profile::LeafRole;
@@ -46,6 +47,11 @@ pub(super) fn judge(
     anchor_is_valid(anchor, now)?;
     let x509 = certificate::parse(leaf)?;
     leaf_usage(&x509, side)?;
+    match side {
+        Side::Server(Expected::Store) => return judge_store(LeafRole::Etcd, anchor, path, &x509),
+        Side::StoreClients => return judge_store(LeafRole::Store, anchor, path, &x509),
+        Side::Clients | Side::Server(_) => {}
+    }
     let stock_server = matches!(side, Side::Server(Expected::Unattested));
     if stock_server || matches!(anchor.kind, AnchorKind::Unattested) {
         return unattested(side, anchor, &x509);
@@ -54,7 +60,7 @@ pub(super) fn judge(
     let uri = leaf_names(&x509, &passport)?;
     let common_name = certificate::common_name(&x509).unwrap_or_default();
     let role = match side {
-        Side::Clients => client_role(trust, common_name, &uri, &passport)?,
+        Side::Clients | Side::StoreClients => client_role(trust, common_name, &uri, &passport)?,
         Side::Server(expected) => server_role(trust, expected, common_name, &uri, &passport)?,
     };
     let leaf_ends = certificate::time(x509.validity().not_after);
@@ -84,7 +90,10 @@ fn anchor_is_valid(anchor: &Anchor, now: SystemTime) -> Result<(), Finding> {
 fn leaf_usage(x509: &X509Certificate<'_>, side: &Side) -> Result<(), Finding> {
     let extended = x509.extended_key_usage().map_err(|_error| malformed("extended key usage"))?;
     let (wanted, present) = match side {
-        Side::Clients => ("clientAuth", extended.as_ref().is_some_and(|usage| usage.value.client_auth)),
+        Side::Clients | Side::StoreClients => (
+            "clientAuth",
+            extended.as_ref().is_some_and(|usage| usage.value.client_auth),
+        ),
         Side::Server(_) => ("serverAuth", extended.as_ref().is_some_and(|usage| usage.value.server_auth)),
     };
     if !present {
@@ -117,7 +126,7 @@ fn unattested(side: &Side, anchor: &Anchor, x509: &X509Certificate<'_>) -> Resul
 }
 
 /// The passport on the path: the one certificate between leaf and root, or the anchor itself.
-fn passport(anchor: &Anchor, path: &VerifiedPath<'_>) -> Result<Arc<Passport>, Finding> {
+pub(super) fn passport(anchor: &Anchor, path: &VerifiedPath<'_>) -> Result<Arc<Passport>, Finding> {
     let between = path.intermediate_certificates().count();
     let shape = || Refusal::Shape { between, anchor: anchor.subject.clone() };
     let mut intermediates = path.intermediate_certificates();
@@ -140,7 +149,7 @@ fn passport(anchor: &Anchor, path: &VerifiedPath<'_>) -> Result<Arc<Passport>, F
 
 /// The leaf's names, held against the passport: webpki cannot compare URIs, and skips IP addresses where a passport
 /// lists none.
-fn leaf_names(x509: &X509Certificate<'_>, passport: &Passport) -> Result<LeafUri, Finding> {
+pub(super) fn leaf_names(x509: &X509Certificate<'_>, passport: &Passport) -> Result<LeafUri, Finding> {
     let names = certificate::alternative_names(x509)?;
     if let Some(name) = names.dns.iter().find(|name| name.contains('*')) {
         return Err(Refusal::Wildcard { name: printable(name) }.into());
@@ -199,6 +208,9 @@ fn client_role(
         LeafRole::Remote => Role::Remote { peer: cluster.clone(), id, node },
         LeafRole::Local => Role::Local { node },
         LeafRole::Admin => Role::Admin { node },
+        LeafRole::Etcd | LeafRole::Store => {
+            return Err(Refusal::UnknownName { found: printable(common_name) });
+        }
     })
 }
 
@@ -225,8 +237,8 @@ fn server_role(
                 not_ourselves(own, passport)?;
             }
         }
-        // Judged before, without a passport.
-        Expected::Unattested => {}
+        // Judged before.
+        Expected::Unattested | Expected::Store => {}
     }
     if uri.role != LeafRole::Hub || common_name != LeafRole::Hub.common_name(cluster) {
         return Err(Refusal::RoleMismatch { common_name: printable(common_name), role: uri.role });
@@ -252,7 +264,8 @@ fn split(common_name: &str) -> Option<(LeafRole, Option<&str>)> {
     }
     let (role, cluster) = common_name.split_once('-')?;
     let role: LeafRole = role.parse().ok()?;
-    (role != LeafRole::Hub && !cluster.is_empty()).then_some((role, Some(cluster)))
+    let is_client = matches!(role, LeafRole::Remote | LeafRole::Local | LeafRole::Admin);
+    (is_client && !cluster.is_empty()).then_some((role, Some(cluster)))
 }
 
 const HUB: &str = "isthmus hub";
@@ -268,7 +281,19 @@ mod tests {
         assert_eq!(split("isthmus hub"), Some((LeafRole::Hub, None)));
         let cluster: ClusterName = "paris".parse().expect("a name");
         assert_eq!(split(&LeafRole::Hub.common_name(&cluster)), Some((LeafRole::Hub, None)));
-        for none in ["remote", "remote-", "root", "", "hub-paris", "Remote-paris", "isthmus hub "] {
+        for none in [
+            "remote",
+            "remote-",
+            "root",
+            "",
+            "hub-paris",
+            "Remote-paris",
+            "isthmus hub ",
+            "isthmus etcd",
+            "isthmus store",
+            "etcd-paris",
+            "store-paris",
+        ] {
             assert_eq!(split(none), None, "{none}");
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn sentence(error: &webpki::Error, trust: &Trust, side: &Side) -> Str
             format!("a certificate of its chain starts at {}, now {}", unix(*not_before), unix(*time))
         }
         webpki::Error::RequiredEkuNotFoundContext(_) => {
-            let wanted = if matches!(side, Side::Clients) { "clientAuth" } else { "serverAuth" };
+            let wanted = if matches!(side, Side::Server(_)) { "serverAuth" } else { "clientAuth" };
             format!("its extended key usage does not list {wanted}")
         }
         webpki::Error::CaUsedAsEndEntity => "it is a certificate authority, expected a leaf".to_owned(),

@@ -4,3 +4,4 @@ mod clients;
 mod noise;
 mod servers;
 mod sessions;
+mod stores;
