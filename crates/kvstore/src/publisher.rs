@@ -20,8 +20,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use tracing::debug;
 
-/// Owns the keys under its prefixes: nobody else writes there.
-#[derive(Debug)]
+/// Owns the keys under its prefixes: nobody else writes there. Clones are the same publisher.
+#[derive(Clone, Debug)]
 pub struct Publisher {
     target: Target,
     owned: Vec<KeyRange>,

@@ -4,11 +4,13 @@ pub mod args;
 pub mod status;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
+use kvstore::etcd::Follower;
 use kvstore::{Store, StoreOptions};
 use mesh_runtime::{Admin, AdminPages, Readiness, Shutdown, TaskSet};
 use pki::server::Acceptor;
@@ -27,6 +29,8 @@ use crate::serve::notices::Notices;
 use crate::serve::shares::{Caps, Shares};
 use crate::serve::{self, Server, Service};
 use crate::source::{ManifestSource, SourceSpec};
+use crate::store::replica::Replica;
+use crate::store::{self, EtcdStore, StoreSpec};
 
 /// A hub that has bound its ports and is ready to run.
 pub struct Bound {
@@ -40,8 +44,7 @@ pub struct Bound {
 
 /// Holds what the tasks will own.
 struct Parts {
-    hub: Hub,
-    source: ManifestSource,
+    feed: Feed,
     store: Store,
     server: Server,
     service: Service,
@@ -49,8 +52,15 @@ struct Parts {
     admin: Admin,
     registry: Registry,
     readiness: Readiness,
-    filters: FilterFile,
     status: Status,
+}
+
+/// Who fills the store.
+enum Feed {
+    /// This process alone.
+    Hub { hub: Box<Hub>, source: Box<ManifestSource>, filters: FilterFile },
+    /// The replica that leads, which may be this one.
+    Replica { replica: Box<Replica>, follower: Box<Follower>, reloader: Option<Box<Reloader>> },
 }
 
 /// Opens the store, reads the certificates and binds the ports. Nothing is served yet.
@@ -83,24 +93,49 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let admin = Admin::bind(args.admin_listen).await;
     let admin = admin.with_context(|| format!("bind the admin port to {}", args.admin_listen))?;
 
-    // Last, so that whatever else is wrong leaves nothing behind.
-    let directory = args.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        pki::durable::private_dir(&directory)?;
-        anyhow::Ok(Store::open(&directory, StoreOptions::default())?)
-    });
-    let store = opened.await?.with_context(|| format!("open the store in {}", args.data_dir.display()))?;
-
-    filters.publish(&store)?;
     let views = Arc::new(Views::default());
     views.register(&mut registry);
     let clients = Clients::default();
+    let metrics = hub::metrics::Metrics::register(&mut registry);
+    let filter_problem = filters.problem();
+    // Last, so that whatever else is wrong leaves nothing behind.
+    let (store, feed, report, shared) = match &args.store {
+        StoreSpec::Embedded => {
+            let directory = args.data_dir.as_deref().context("--store embedded needs --data-dir")?;
+            let store = open_embedded(directory).await?;
+            let mut filters = filters;
+            filters.publish(store.clone()).await?;
+            let hub = Hub::new(cluster.clone(), store.clone(), metrics);
+            let report = hub.report();
+            (store, Feed::Hub { hub: Box::new(hub), source: Box::new(source), filters }, report, None)
+        }
+        StoreSpec::Etcd(endpoints) => {
+            // A leader opens the folder anew; here it has shown that it can be read.
+            drop(source);
+            let opened = store::open(endpoints, args.store_tls_dir.as_deref(), &shutdown).await?;
+            let EtcdStore { etcd, follower, reloader } = opened.context("stopped before etcd answered")?;
+            kvstore::etcd::register(&etcd, &mut registry);
+            let name = args.replica_name.clone();
+            let name = name.unwrap_or_else(|| replica_name(server.address()));
+            let SourceSpec::Manifests(folder) = args.source.clone();
+            let replica = Replica::new(cluster.clone(), folder, etcd.clone(), &name, metrics, filters);
+            let (report, shared) = (replica.report(), replica.shared(&name));
+            let feed = Feed::Replica {
+                replica: Box::new(replica),
+                follower: Box::new(follower),
+                reloader: reloader.map(Box::new),
+            };
+            (etcd.mirror().clone(), feed, report, Some(shared))
+        }
+    };
     kvstore::metrics::register(&store, &mut registry);
-    let hub = Hub::new(cluster.clone(), store.clone(), hub::metrics::Metrics::register(&mut registry));
     let service = Service {
         cluster: cluster.name.clone(),
         acceptor: Acceptor::new(credentials.clone()),
-        routes: etcd_api::routes_with(store.clone(), Limits::default(), views),
+        routes: match &shared {
+            Some(shared) => etcd_api::shared_routes(shared.etcd.clone(), Limits::default(), views),
+            None => etcd_api::routes_with(store.clone(), Limits::default(), views),
+        },
         limits: Limits::default(),
         clients: clients.clone(),
         shares: Shares::new(Caps { cluster: args.max_connections_per_peer.get(), ..Caps::default() }),
@@ -111,29 +146,18 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
         cluster,
         region: args.region,
         store: store.clone(),
-        report: hub.report(),
+        shared,
+        report,
         credentials,
         clients,
-        peer_filters: filters.problem(),
+        peer_filters: filter_problem,
         started: jiff::Timestamp::now(),
     };
     let readiness = Readiness::new();
     Ok(Bound {
         hub_address: server.address(),
         admin_address: admin.address(),
-        parts: Parts {
-            hub,
-            source,
-            store,
-            server,
-            service,
-            reloader,
-            admin,
-            registry,
-            readiness,
-            filters,
-            status,
-        },
+        parts: Parts { feed, store, server, service, reloader, admin, registry, readiness, status },
         shutdown,
     })
 }
@@ -141,19 +165,8 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
 impl Bound {
     /// Runs until the shutdown is requested. Fails if a task does.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Parts {
-            hub,
-            source,
-            store,
-            server,
-            service,
-            reloader,
-            admin,
-            registry,
-            readiness,
-            filters,
-            status,
-        } = self.parts;
+        let Parts { feed, store, server, service, reloader, admin, registry, readiness, status } =
+            self.parts;
         let shutdown = self.shutdown;
         info!(
             cluster = %status.cluster.name,
@@ -172,7 +185,40 @@ impl Bound {
         };
         let mut tasks = TaskSet::new(shutdown.clone());
         let until = shutdown.clone();
-        tasks.spawn("hub", async move { Ok(hub.run(source, ready, until).await?) });
+        match feed {
+            Feed::Hub { hub, source, mut filters } => {
+                let (over, target) = (shutdown.clone(), store.clone());
+                tasks.spawn("peer filters", async move {
+                    // A file that was read is in force or not yet, and then the next start sees to it.
+                    tokio::select! {
+                        ended = filters.run(target) => ended.context("follow the peer filters"),
+                        () = over.requested() => Ok(()),
+                    }
+                });
+                tasks.spawn("hub", async move { Ok(hub.run(*source, ready, until).await?) });
+            }
+            Feed::Replica { replica, mut follower, reloader } => {
+                // The follower holds the connection over which a leader resigns: it ends after it.
+                let resigned = Shutdown::new();
+                let over = resigned.clone();
+                tasks.spawn("replica", async move {
+                    replica.run(ready, until).await;
+                    resigned.request();
+                    Ok(())
+                });
+                tasks.spawn("etcd", async move {
+                    // The follower may be dropped between any two steps.
+                    tokio::select! {
+                        failed = follower.run() => failed.map(|never| match never {}).context("follow the store at etcd"),
+                        () = over.requested() => Ok(()),
+                    }
+                });
+                if let Some(reloader) = reloader {
+                    let until = shutdown.clone();
+                    tasks.spawn("store certificates", follow_files(*reloader, until));
+                }
+            }
+        }
         tasks.spawn("api", server.serve(service, shutdown.clone()));
         tasks.spawn("admin", admin.serve(pages, shutdown.clone()));
         let (until, maintained) = (shutdown.clone(), store.clone());
@@ -183,21 +229,7 @@ impl Bound {
                 () = until.requested() => Ok(()),
             }
         });
-        let (until, filtered) = (shutdown.clone(), store.clone());
-        tasks.spawn("peer filters", async move {
-            // A file that was read is in force or not yet, and then the next start sees to it.
-            tokio::select! {
-                ended = filters.run(filtered) => ended.context("follow the peer filters"),
-                () = until.requested() => Ok(()),
-            }
-        });
-        tasks.spawn("certificates", async move {
-            // A reload that is under way is lost, and the process ends anyway.
-            tokio::select! {
-                ended = reloader.run() => ended.context("follow the certificate files"),
-                () = shutdown.requested() => Ok(()),
-            }
-        });
+        tasks.spawn("certificates", follow_files(reloader, shutdown));
         let outcome = tasks.run(DRAIN).await;
         // Also after a failure: what is written is to be on disk.
         if let Err(error) = store.close().await {
@@ -205,6 +237,30 @@ impl Bound {
         }
         Ok(outcome?)
     }
+}
+
+async fn open_embedded(directory: &Path) -> anyhow::Result<Store> {
+    let path = directory.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        pki::durable::private_dir(&path)?;
+        anyhow::Ok(Store::open(&path, StoreOptions::default())?)
+    });
+    opened.await?.with_context(|| format!("open the store in {}", directory.display()))
+}
+
+async fn follow_files(reloader: Reloader, shutdown: Shutdown) -> anyhow::Result<()> {
+    // A reload that is under way is lost, and the process ends anyway.
+    tokio::select! {
+        ended = reloader.run() => ended.context("follow the certificate files"),
+        () = shutdown.requested() => Ok(()),
+    }
+}
+
+/// The name of this machine, or pod, and the port of its API.
+fn replica_name(api: SocketAddr) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "hub" } else { host.trim() };
+    format!("{host}:{}", api.port())
 }
 
 /// A hub with another cluster's certificate would be refused by everyone, would not know its own agents, and would take

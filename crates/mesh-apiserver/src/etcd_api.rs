@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   TLS connection ─> serve(io, routes, grants) ─> KV.Range      ─> Snapshot, pages that clients share
-//!                                                  KV.Put, Txn…  ─> Store::transact, then synced
+//!                                                  KV.Put, Txn…  ─> Store::transact, then synced; or to the etcd
+//!                                                                   that the store is the mirror of
 //!                                                  Watch.Watch   ─> Session: a cursor a watch, and
 //!                                                                   events that the fan-out encoded
 //! ```
@@ -42,7 +43,7 @@ use axum::{middleware, routing::post};
 use counts::Counts;
 use fanout::{Fanout, Pacer};
 use kvstore::{
-    Store,
+    Etcd, Store,
     proto::etcdserverpb::{
         ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
         maintenance_server::MaintenanceServer,
@@ -102,12 +103,24 @@ pub fn routes(store: Store, limits: Limits) -> axum::Router {
 
 /// As [`routes`], with views whose counters are registered somewhere.
 pub fn routes_with(store: Store, limits: Limits, views: Arc<Views>) -> axum::Router {
+    router(store, None, limits, views)
+}
+
+/// The API over the mirror of an etcd cluster: reads and watches are served from the mirror, and what clients write,
+/// once it is authorized, goes to etcd.
+///
+/// The same holds as for [`routes`].
+pub fn shared_routes(etcd: Etcd, limits: Limits, views: Arc<Views>) -> axum::Router {
+    router(etcd.mirror().clone(), Some(etcd), limits, views)
+}
+
+fn router(store: Store, etcd: Option<Etcd>, limits: Limits, views: Arc<Views>) -> axum::Router {
     let fanout = Arc::new(Fanout::new(&store));
     let pages = Arc::new(Pages::default());
     let expired = pages.clone();
     let pacer = Arc::new(Pacer::start(fanout.clone(), &store, move || expired.expire()));
     let judging = Arc::new(Semaphore::new(JUDGING));
-    let api = Api { store, limits, counts: Arc::default(), pages, fanout, views, judging, _pacer: pacer };
+    let api = Api { store, etcd, limits, counts: Arc::default(), pages, fanout, views, judging, _pacer: pacer };
     let (most, guarded) = (limits.message_bytes, api.clone());
     // These two answer with bytes that clients share, which generated services cannot.
     let shared = axum::Router::new()
@@ -138,6 +151,8 @@ pub fn refusing(status: tonic::Status) -> axum::Router {
 #[derive(Clone, Debug)]
 struct Api {
     store: Store,
+    /// Where writes go, if the store is a mirror.
+    etcd: Option<Etcd>,
     limits: Limits,
     counts: Arc<Counts>,
     pages: Arc<Pages>,

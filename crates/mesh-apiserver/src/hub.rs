@@ -13,8 +13,7 @@ pub mod report;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kvstore::publisher::{Outcome, PublishError};
-use kvstore::store::{DiskFailure, WriteError};
+use kvstore::publisher::{Outcome, PublishError, Target};
 use kvstore::{KeyRange, Publisher, Store, Write};
 use mesh_runtime::{BlockReady, Shutdown};
 use tokio::sync::watch;
@@ -46,25 +45,25 @@ pub struct Hub {
 /// Why the hub cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// Records could not be written.
+    /// Records, canaries, the heartbeat or allocations of identities could not be written, or not brought to disk.
     #[error("publish records")]
     Publish(#[from] PublishError),
-    /// The heartbeat or the canaries could not be written.
-    #[error("write to the store")]
-    Write(#[from] WriteError),
-    /// The allocations of identities could not be brought to disk.
-    #[error("bring allocations of identities to disk")]
-    Sync(#[from] DiskFailure),
 }
 
 impl Hub {
-    /// A hub over a store, with the allocations of earlier runs.
-    pub fn new(cluster: Cluster, store: Store, metrics: Metrics) -> Self {
-        let identities = restore(&cluster, &store);
+    /// A hub over a store, or over etcd as its leader, with the allocations of earlier runs.
+    pub fn new(cluster: Cluster, target: impl Into<Target>, metrics: Metrics) -> Self {
+        let publisher = Publisher::new(target, OWNED);
+        let identities = restore(&cluster, publisher.store());
         let exporter = Exporter::new(cluster.clone(), identities);
-        let publisher = Publisher::new(store, OWNED);
         let (report, _) = watch::channel(Report::default());
         Self { cluster, exporter, publisher, source_findings: Vec::new(), report, metrics }
+    }
+
+    /// Reports to somebody who was there before the hub.
+    #[must_use]
+    pub fn reporting(self, report: watch::Sender<Report>) -> Self {
+        Self { report, ..self }
     }
 
     /// What the status page shows of the hub.
@@ -79,25 +78,26 @@ impl Hub {
     pub async fn run(
         mut self,
         mut source: ManifestSource,
-        ready: BlockReady,
+        ready: impl Into<Option<BlockReady>>,
         shutdown: Shutdown,
     ) -> Result<(), HubError> {
-        let store = self.publisher.store().clone();
+        let publisher = self.publisher.clone();
+        let mut ready = ready.into();
         let feed = async {
-            let mut ready = Some(ready);
+            let mut first = true;
             loop {
                 let update = source.next().await;
                 self.take(update).await?;
-                if let Some(ready) = ready.take() {
-                    self.announce()?;
-                    drop(ready);
+                if std::mem::take(&mut first) {
+                    self.announce().await?;
+                    drop(ready.take());
                 }
             }
         };
         tokio::select! {
             // Neither of the two ends but by an error; dropping them between writes leaves nothing half done.
             result = feed => result,
-            result = kvstore::publisher::beat(&store) => result.map(|never| match never {}).map_err(HubError::from),
+            result = kvstore::publisher::beat(&publisher) => result.map(|never| match never {}).map_err(HubError::from),
             () = shutdown.requested() => Ok(()),
         }
     }
@@ -111,12 +111,12 @@ impl Hub {
                 self.allocate(&delta).await?;
                 let desired = self.exporter.desired();
                 let desired = desired.into_iter().map(|(key, value)| (Bytes::from(key), value)).collect();
-                (delta, self.publisher.replace(&desired)?)
+                (delta, self.publisher.replace(&desired).await?)
             }
             SourceEvent::Changes(changes) => {
                 let delta = self.exporter.apply(changes);
                 self.allocate(&delta).await?;
-                let outcome = self.publisher.apply(writes(&delta))?;
+                let outcome = self.publisher.apply(writes(&delta).collect()).await?;
                 (delta, outcome)
             }
         };
@@ -140,12 +140,12 @@ impl Hub {
         if new.is_empty() {
             return Ok(());
         }
-        let outcome = self.publisher.apply(new)?;
-        Ok(self.publisher.store().synced(outcome.revision).await?)
+        let outcome = self.publisher.apply(new).await?;
+        Ok(self.publisher.durable(outcome.revision).await?)
     }
 
     /// Tells readers that the first set is complete, and forgets the canaries of another name of this cluster.
-    fn announce(&self) -> Result<(), HubError> {
+    async fn announce(&self) -> Result<(), HubError> {
         let now = format!("{:.0}", jiff::Timestamp::now());
         let canaries = Kind::ALL.map(|kind| kind.canary(&self.cluster.name));
         let store = self.publisher.store();
@@ -156,13 +156,14 @@ impl Hub {
             let text = std::str::from_utf8(key).unwrap_or_default();
             !text.starts_with(&own) && text.contains(&format!("/{}", key::STATE))
         };
-        for key in stale.filter(of_another_name).collect::<Vec<_>>() {
-            store.delete(&KeyRange::key(key))?;
+        let stale: Vec<Bytes> = stale.filter(of_another_name).collect();
+        if !stale.is_empty() {
+            self.publisher.withdraw(stale).await?;
         }
         // A canary that is there stays as it is: it says that a complete set was published, which was true.
         let missing = canaries.into_iter().filter(|key| snapshot.get(key.as_bytes()).is_none());
         let missing: Vec<(Bytes, Bytes)> = missing.map(|key| (key.into(), now.clone().into())).collect();
-        let revision = self.publisher.announce(missing)?;
+        let revision = self.publisher.announce(missing).await?;
         info!(cluster = %self.cluster.name, revision, "complete set published");
         Ok(())
     }

@@ -11,6 +11,7 @@
 //! * [`hub`]: the one task that owns the exporter and writes its deltas, one revision a batch.
 //! * [`serve`]: connections: who is it, what may it read.
 //! * [`peer_filters`]: which part of the records a peer is shown.
+//! * [`store`]: on disk here, or an etcd cluster that several replicas share, one of which writes.
 //! * [`app`]: command line, wiring, status page.
 //!
 //! Nothing is deleted from the store before the source has been read completely once.
@@ -26,3 +27,4 @@ pub mod object;
 pub mod peer_filters;
 pub mod serve;
 pub mod source;
+pub mod store;

@@ -195,7 +195,7 @@ const SOON: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_peer_does_not_take_the_places_of_others() {
     let mesh = Mesh::new();
-    let hub = mesh.hub(Caps { cluster: 4, cluster_node: 3, own_node: 2, ..Caps::default() }).await;
+    let hub = mesh.hub(Caps { cluster: 4, own_node: 2, ..Caps::default() }).await;
     let dial = async |cluster: &str, role, node: &str| hub.dial(&mesh.leaf(cluster, role, node, DAY)).await;
     let mut held = Vec::new();
     for node in ["n1", "n1", "n1", "n2"] {

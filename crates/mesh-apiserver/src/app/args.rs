@@ -9,6 +9,7 @@ use topology::cluster::MaxClusters;
 use topology::{ClusterId, ClusterName};
 
 use crate::source::SourceSpec;
+use crate::store::StoreSpec;
 
 /// The hub of a cluster: turns Kubernetes objects into mesh records and serves them to agents and other clusters.
 #[derive(Clone, Debug, clap::Parser)]
@@ -30,9 +31,23 @@ pub struct Args {
     #[arg(long, env = "MESH_APISERVER_SOURCE")]
     pub source: SourceSpec,
 
-    /// Directory of the store; made if it is not there
-    #[arg(long, env = "MESH_APISERVER_DATA_DIR")]
-    pub data_dir: PathBuf,
+    /// Where records are kept: `embedded` (in --data-dir), or `etcd:https://HOST:PORT[,…]`, an etcd cluster that several
+    /// replicas of this hub share, one of which writes
+    #[arg(long, env = "MESH_APISERVER_STORE", default_value = "embedded")]
+    pub store: StoreSpec,
+
+    /// Directory of the embedded store; made if it is not there
+    #[arg(long, env = "MESH_APISERVER_DATA_DIR", required_unless_present = "store")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory with tls.crt and tls.key for etcd, and ca.crt, what etcd's certificate must be under: this cluster's
+    /// passport, never the mesh root (`meshctl ca leaf --role store`); watched and reloaded
+    #[arg(long, env = "MESH_APISERVER_STORE_TLS_DIR")]
+    pub store_tls_dir: Option<PathBuf>,
+
+    /// Name of this replica, for logs and for the other replicas on its etcd [default: HOSTNAME:PORT of --listen]
+    #[arg(long, env = "MESH_APISERVER_REPLICA_NAME")]
+    pub replica_name: Option<String>,
 
     /// Directory with tls.crt (leaf, then passport), tls.key and ca.crt (accepted roots); watched and reloaded
     #[arg(long, env = "MESH_APISERVER_TLS_DIR")]
@@ -101,7 +116,10 @@ mod tests {
         assert_eq!(parsed.listen.to_string(), "[::]:2379");
         let off = args(&["--global-namespaces-by-default", "false"]).expect("a flag with a value");
         assert!(!off.global_namespaces_by_default);
-        for bad in [["--cluster-id", "0"], ["--max-connected-clusters", "300"], ["--source", "etcd:x"]] {
+        assert_eq!(parsed.store, StoreSpec::Embedded);
+        let shared = args(&["--store", "etcd:https://a:2379"]).expect("an etcd");
+        assert!(matches!(shared.store, StoreSpec::Etcd(_)));
+        for bad in [["--cluster-id", "0"], ["--max-connected-clusters", "300"], ["--source", "etcd:x"], ["--store", "etcd:x"]] {
             assert!(args(&bad).is_err(), "{bad:?}");
         }
     }

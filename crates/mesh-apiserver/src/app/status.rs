@@ -12,6 +12,7 @@ use crate::finding::Finding;
 use crate::hub::report::Report;
 use crate::peer_filters::in_force;
 use crate::serve::clients::{Client, Clients};
+use crate::store::replica::Shared;
 
 /// Where the status page gets its facts.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Status {
     pub region: Option<String>,
     /// The store.
     pub store: Store,
+    /// The etcd that it is the mirror of, if it is.
+    pub shared: Option<Shared>,
     /// The hub at its last update.
     pub report: watch::Receiver<Report>,
     /// The own certificate.
@@ -71,6 +74,8 @@ impl Status {
                     "reason": failure.reason(),
                     "since": failure.since(),
                 })),
+                "kind": if self.shared.is_some() { "etcd" } else { "embedded" },
+                "etcd": self.shared.as_ref().map(shared),
             },
             "source": report.source,
             "objects": report.objects,
@@ -101,4 +106,17 @@ fn shown(client: &Client, snapshot: &Snapshot) -> Value {
         members.insert("exportFilter".to_owned(), json!({ "filter": filter, "since": in_force.since }));
     }
     shown
+}
+
+/// What there is to say about the etcd behind a mirror: above all, how old what is served may be.
+fn shared(shared: &Shared) -> Value {
+    let endpoint = shared.etcd.endpoint();
+    json!({
+        "connected": endpoint.is_some(),
+        "endpoint": endpoint,
+        "ageSeconds": (shared.etcd.age().as_secs_f64() * 1000.0).round() / 1000.0,
+        "replica": shared.name,
+        "leader": shared.candidate.leader(),
+        "leads": *shared.leads.borrow(),
+    })
 }

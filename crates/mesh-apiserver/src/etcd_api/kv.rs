@@ -21,6 +21,7 @@ use kvstore::{
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
+use tracing::debug;
 
 #[tonic::async_trait]
 impl Kv for Api {
@@ -39,6 +40,9 @@ impl Kv for Api {
         let request = request.into_inner();
         authorize_put(&grants, &request)?;
         self.check_size(&request)?;
+        if let Some(etcd) = &self.etcd {
+            return etcd.put(request).await.map(Response::new);
+        }
         let committed = self.commit(|transaction| put(transaction, request)).await?;
         let header = Some(self.header(committed.revision));
         Ok(Response::new(PutResponse { header, ..committed.value }))
@@ -51,6 +55,9 @@ impl Kv for Api {
         let grants = Grants::of(request.extensions());
         let request = request.into_inner();
         authorize_delete(&grants, &request)?;
+        if let Some(etcd) = &self.etcd {
+            return etcd.delete_range(request).await.map(Response::new);
+        }
         let committed = self.commit(|transaction| delete(transaction, request)).await?;
         let header = Some(self.header(committed.revision));
         Ok(Response::new(DeleteRangeResponse { header, ..committed.value }))
@@ -62,6 +69,9 @@ impl Kv for Api {
         txn::check(&request, self.limits.txn_operations)?;
         txn::authorize(&request, &grants)?;
         self.check_size(&request)?;
+        if let Some(etcd) = &self.etcd {
+            return etcd.txn(request).await.map(Response::new);
+        }
         let committed = self.commit(|transaction| txn::run(transaction, request)).await?;
         let header = Some(self.header(committed.revision));
         Ok(Response::new(TxnResponse { header, ..committed.value }))
@@ -72,7 +82,17 @@ impl Kv for Api {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         Grants::of(request.extensions()).may_write(&KeyRange::all())?;
-        let revision = u64::try_from(request.into_inner().revision).unwrap_or(0);
+        let request = request.into_inner();
+        let revision = u64::try_from(request.revision).unwrap_or(0);
+        if let Some(etcd) = &self.etcd {
+            let answer = etcd.compact(request).await?;
+            self.fanout.wave();
+            // The mirror may have forgotten that much already; other replicas forget by their own retention.
+            if let Err(error) = self.store.compact(revision) {
+                debug!(%error, revision, "mirror not compacted");
+            }
+            return Ok(Response::new(answer));
+        }
         // Whoever watches is to have what is about to be forgotten.
         self.fanout.wave();
         self.store.compact(revision).map_err(refusal::compact)?;

@@ -1,4 +1,5 @@
-//! The Lease service. Only administrators may use it: nothing of the mesh itself hangs on leases.
+//! The Lease service. Only administrators may use it: of the mesh itself only the leader of several replicas hangs on one.
+//! Over a mirror, leases are etcd's.
 
 use super::{Api, Grants, refusal};
 use futures_util::{Stream, StreamExt};
@@ -17,7 +18,11 @@ impl Lease for Api {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
-        let LeaseGrantRequest { ttl, id } = request.into_inner();
+        let request = request.into_inner();
+        if let Some(etcd) = &self.etcd {
+            return etcd.lease_grant(request).await.map(Response::new);
+        }
+        let LeaseGrantRequest { ttl, id } = request;
         let lease = self.store.grant(id, ttl).map_err(refusal::lease)?;
         let header = Some(self.header(self.store.revision()));
         let (id, ttl) = (lease.id, lease.ttl_secs);
@@ -30,7 +35,11 @@ impl Lease for Api {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
-        let revision = self.store.revoke(request.into_inner().id).map_err(refusal::lease)?;
+        let request = request.into_inner();
+        if let Some(etcd) = &self.etcd {
+            return etcd.lease_revoke(request).await.map(Response::new);
+        }
+        let revision = self.store.revoke(request.id).map_err(refusal::lease)?;
         self.store.synced(revision).await.map_err(refusal::unsynced)?;
         Ok(Response::new(LeaseRevokeResponse { header: Some(self.header(revision)) }))
     }
@@ -44,10 +53,17 @@ impl Lease for Api {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
         let api = self.clone();
-        let responses = request.into_inner().map(move |request| {
-            let id = request?.id;
-            let ttl = api.store.keep_alive(id).map_or(0, |lease| lease.ttl_secs);
-            Ok(LeaseKeepAliveResponse { header: Some(api.header(api.store.revision())), id, ttl })
+        let responses = request.into_inner().then(move |request| {
+            let api = api.clone();
+            async move {
+                let request = request?;
+                if let Some(etcd) = &api.etcd {
+                    return etcd.lease_keep_alive(request).await;
+                }
+                let id = request.id;
+                let ttl = api.store.keep_alive(id).map_or(0, |lease| lease.ttl_secs);
+                Ok(LeaseKeepAliveResponse { header: Some(api.header(api.store.revision())), id, ttl })
+            }
         });
         Ok(Response::new(Box::pin(responses)))
     }
@@ -58,7 +74,11 @@ impl Lease for Api {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
-        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let request = request.into_inner();
+        if let Some(etcd) = &self.etcd {
+            return etcd.lease_time_to_live(request).await.map(Response::new);
+        }
+        let LeaseTimeToLiveRequest { id, keys } = request;
         let snapshot = self.store.snapshot();
         let header = Some(self.header(snapshot.revision()));
         let mut response = LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() };
@@ -77,6 +97,9 @@ impl Lease for Api {
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         Grants::of(request.extensions()).may_maintain()?;
+        if let Some(etcd) = &self.etcd {
+            return etcd.lease_leases(request.into_inner()).await.map(Response::new);
+        }
         let header = Some(self.header(self.store.revision()));
         let leases = self.store.leases().into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(Response::new(LeaseLeasesResponse { header, leases }))

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvstore::Store;
-use kvstore::store::{DiskFailure, WriteError};
+use kvstore::Publisher;
+use kvstore::publisher::{PublishError, Target};
 use mesh_runtime::Chain;
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
@@ -60,10 +60,7 @@ pub enum FilterFileError {
     },
     /// The filters could not be written to the store.
     #[error("write the peer filters to the store")]
-    Write(#[from] WriteError),
-    /// The filters could not be brought to disk.
-    #[error("bring the peer filters to disk")]
-    Sync(#[from] DiskFailure),
+    Write(#[from] PublishError),
 }
 
 impl FilterFile {
@@ -89,51 +86,59 @@ impl FilterFile {
         self.problem.subscribe()
     }
 
-    /// Brings what the file said when it was opened into force. To be called before anybody is served: what changed
-    /// while the hub was down is a change.
-    pub fn publish(&self, store: &Store) -> Result<(), FilterFileError> {
-        let committed = in_force::publish(store, &self.filters)?;
-        if committed.changed {
-            info!(revision = committed.revision, peers = self.filters.peers.len(), "peer filters changed");
+    /// Brings what the file says into force. To be called before anybody is served, and at the start of each term as the
+    /// leader: what changed meanwhile is a change.
+    pub async fn publish(&mut self, target: impl Into<Target>) -> Result<(), FilterFileError> {
+        let publisher = Publisher::new(target, [in_force::FILTERS]);
+        match self.look() {
+            Some(filters) => self.apply(filters, &publisher).await,
+            None => self.apply(self.filters.clone(), &publisher).await,
         }
-        Ok(())
     }
 
     /// Follows the file until the future is dropped: after each event, and every ten seconds for file systems without
     /// events. Fails if the store does.
-    pub async fn run(mut self, store: Store) -> Result<(), FilterFileError> {
-        let Some(path) = self.path.clone() else { return std::future::pending().await };
+    pub async fn run(&mut self, target: impl Into<Target>) -> Result<(), FilterFileError> {
+        let publisher = Publisher::new(target, [in_force::FILTERS]);
+        if self.path.is_none() {
+            return std::future::pending().await;
+        }
         loop {
             // A timeout is the slow poll, not a fault.
             if timeout(POLL, self.changed.notified()).await.is_ok() {
                 // Whoever writes it in place may not be through yet.
                 sleep(SETTLE).await;
             }
-            let bytes = read(&path);
-            if bytes.as_ref().ok() == self.seen.as_ref() && (bytes.is_ok() || self.is_broken()) {
-                continue;
-            }
-            let read = bytes.as_ref().map_err(|error| Chain(error).to_string());
-            let parsed = read.and_then(|bytes| parse(bytes).map_err(|error| Chain(&error).to_string()));
-            self.seen = bytes.ok();
-            match parsed {
-                Ok(filters) => self.apply(filters, &store).await?,
-                Err(problem) => self.refuse(&path, &problem),
+            if let Some(filters) = self.look() {
+                self.apply(filters, &publisher).await?;
+                self.metrics.applied();
             }
         }
     }
 
-    async fn apply(&mut self, filters: PeerFilters, store: &Store) -> Result<(), FilterFileError> {
-        let committed = in_force::publish(store, &filters)?;
-        store.synced(committed.revision).await?;
-        info!(
-            revision = committed.revision,
-            changed = committed.changed,
-            peers = filters.peers.len(),
-            "peer filters reloaded"
-        );
+    /// Reads the file; `None` if it is as it was the last time, or cannot be used, which is said.
+    fn look(&mut self) -> Option<PeerFilters> {
+        let path = self.path.clone()?;
+        let bytes = read(&path);
+        if bytes.as_ref().ok() == self.seen.as_ref() && (bytes.is_ok() || self.is_broken()) {
+            return None;
+        }
+        let read = bytes.as_ref().map_err(|error| Chain(error).to_string());
+        let parsed = read.and_then(|bytes| parse(bytes).map_err(|error| Chain(&error).to_string()));
+        self.seen = bytes.ok();
+        parsed.map_err(|problem| self.refuse(&path, &problem)).ok()
+    }
+
+    async fn apply(&mut self, filters: PeerFilters, publisher: &Publisher) -> Result<(), FilterFileError> {
+        let outcome = in_force::publish(publisher, &filters).await?;
+        if outcome.written + outcome.deleted > 0 {
+            info!(revision = outcome.revision, peers = filters.peers.len(), "peer filters changed");
+        }
+        // They are in force all the same. Files that lack them belong to another store, whose readers list anew.
+        if let Err(error) = publisher.durable(outcome.revision).await {
+            warn!(error = %Chain(&error), "peer filters are in force, but not on disk");
+        }
         self.filters = filters;
-        self.metrics.applied();
         self.problem.send_replace(None);
         Ok(())
     }

@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kvstore::store::{Committed, Transaction, WriteError};
-use kvstore::{KeyRange, Snapshot, Store};
+use kvstore::publisher::{Outcome, PublishError};
+use kvstore::{KeyRange, Publisher, Snapshot, Write};
 use serde::{Deserialize, Serialize};
 use topology::{ClusterName, ExportFilter};
 
@@ -73,17 +73,20 @@ impl Peer {
     }
 }
 
-/// Brings the store's filters to what is wanted, at one revision, and returns whether anything changed.
+/// Brings the store's filters to what is wanted, at one revision unless they are very many. The publisher owns [`FILTERS`].
 ///
-/// What is as it was keeps its revision, so a restart disturbs nobody. The changes are to be
-/// [`synced`](Store::synced) by the caller. Fails if the store does.
-pub fn publish(store: &Store, wanted: &PeerFilters) -> Result<Committed<()>, WriteError> {
-    store.transact(|transaction| {
-        for change in changes(transaction.snapshot(), wanted) {
-            change.make(transaction);
-        }
-        Ok(())
-    })
+/// What is as it was keeps its revision, so a restart disturbs nobody. Fails if the store does.
+pub async fn publish(publisher: &Publisher, wanted: &PeerFilters) -> Result<Outcome, PublishError> {
+    publisher.apply(changes(&publisher.store().snapshot(), wanted)).await
+}
+
+/// As [`publish`], to a store of this process.
+#[cfg(test)]
+pub fn publish_now(store: &kvstore::Store, wanted: &PeerFilters) -> u64 {
+    use futures_util::FutureExt;
+    let publisher = Publisher::new(store.clone(), [FILTERS]);
+    let published = publish(&publisher, wanted).now_or_never().expect("a store of this process waits for nothing");
+    published.expect("published").revision
 }
 
 /// The filter that a value holds; `None` if nobody can say what it means.
@@ -92,22 +95,7 @@ pub fn filter(value: &[u8]) -> Option<ExportFilter> {
     (stored.rules == RULES && !stored.inherits).then(|| stored.filter.unwrap_or_default())
 }
 
-/// A change of one key.
-enum Change {
-    Put(Bytes, Bytes),
-    Delete(Bytes),
-}
-
-impl Change {
-    fn make(self, transaction: &mut Transaction) {
-        match self {
-            Self::Put(key, value) => drop(transaction.put(key, value, 0)),
-            Self::Delete(key) => drop(transaction.delete(&KeyRange::key(key))),
-        }
-    }
-}
-
-fn changes(snapshot: &Snapshot, wanted: &PeerFilters) -> Vec<Change> {
+fn changes(snapshot: &Snapshot, wanted: &PeerFilters) -> Vec<Write> {
     let own = wanted.peers.iter().map(|(name, filter)| (key(name), value(filter)));
     let mut desired: BTreeMap<Bytes, Bytes> = own.collect();
     if let Some(filter) = &wanted.default {
@@ -120,13 +108,14 @@ fn changes(snapshot: &Snapshot, wanted: &PeerFilters) -> Vec<Change> {
         }
         let nothing = if entry.key == EVERYBODY { EVERYTHING } else { INHERITS };
         if entry.value != nothing {
-            changes.push(Change::Put(entry.key.clone(), Bytes::from_static(nothing.as_bytes())));
+            let value = Bytes::from_static(nothing.as_bytes());
+            changes.push(Write::Put { key: entry.key.clone(), value });
         } else if entry.mod_revision < snapshot.compacted() {
-            changes.push(Change::Delete(entry.key.clone()));
+            changes.push(Write::Delete { key: entry.key.clone() });
         }
     }
     let differs = |(key, value): &(Bytes, Bytes)| snapshot.get(key).is_none_or(|entry| entry.value != *value);
-    changes.extend(desired.into_iter().filter(differs).map(|(key, value)| Change::Put(key, value)));
+    changes.extend(desired.into_iter().filter(differs).map(|(key, value)| Write::Put { key, value }));
     changes
 }
 
@@ -151,7 +140,7 @@ const INHERITS: &str = r#"{"rules":1,"inherits":true}"#;
 
 #[cfg(test)]
 mod tests {
-    use kvstore::StoreOptions;
+    use kvstore::{Store, StoreOptions};
 
     use super::*;
 
@@ -168,7 +157,7 @@ mod tests {
         /// Publishes a file and returns the revision.
         fn publish(&self, text: &str) -> u64 {
             let filters = PeerFilters::parse(text).expect("a file");
-            publish(&self.0, &filters).expect("published").revision
+            publish_now(&self.0, &filters)
         }
 
         #[track_caller]

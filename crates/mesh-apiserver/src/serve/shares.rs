@@ -1,8 +1,8 @@
 //! A share of the places for each client, so that none takes those of the others.
 //!
 //! A member of the mesh signs its own certificates: names of nodes cost it nothing. So the connections of a cluster
-//! are counted together, whatever names they bear, and for each of its nodes, which catches an honest client that
-//! forgets to close what it opens.
+//! are counted together, whatever names they bear. They are not counted by node: stock agents of a whole cluster share one
+//! certificate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,9 +23,7 @@ pub struct Shares {
 pub struct Caps {
     /// Of one cluster: its agents, where they follow this hub themselves, and its hubs. Also of one stock name.
     pub cluster: usize,
-    /// Of one node of another cluster.
-    pub cluster_node: usize,
-    /// Of one node of the own cluster.
+    /// Of all certificates of the own cluster's agents that name the same node; stock agents all do.
     pub own_node: usize,
     /// Of all whom our rules refuse, who are only told why.
     pub refused: usize,
@@ -35,7 +33,7 @@ pub struct Caps {
 #[derive(Debug)]
 pub struct Share {
     shares: Shares,
-    holders: Vec<Holder>,
+    holder: Option<Holder>,
     room: SharedRoom,
 }
 
@@ -51,7 +49,6 @@ pub struct Full {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Holder {
     Cluster(String),
-    ClusterNode { cluster: String, node: String },
     OwnNode(String),
     Stock(String),
     Refused,
@@ -65,7 +62,7 @@ struct Held {
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { cluster: 4096, cluster_node: 64, own_node: 16, refused: 256 }
+        Self { cluster: 4096, own_node: 4096, refused: 256 }
     }
 }
 
@@ -75,34 +72,30 @@ impl Shares {
         Self { caps, held: Arc::default() }
     }
 
-    /// Places for a connection of this peer. Administrators of the own cluster are not counted. Fails if one of its
-    /// holders has all it may have.
+    /// A place for a connection of this peer. Administrators of the own cluster are not counted. Fails if it has all it
+    /// may have.
     pub fn enter(&self, peer: &PeerIdentity) -> Result<Share, Full> {
-        self.take(holders(peer))
+        self.take(holder(peer))
     }
 
     /// A place for a connection that is only told why it is refused.
     pub fn enter_refused(&self) -> Result<Share, Full> {
-        self.take(vec![Holder::Refused])
+        self.take(Some(Holder::Refused))
     }
 
-    fn take(&self, holders: Vec<Holder>) -> Result<Share, Full> {
-        let mut held = self.held();
-        for holder in &holders {
+    fn take(&self, holder: Option<Holder>) -> Result<Share, Full> {
+        let mut room = SharedRoom::default();
+        if let Some(holder) = &holder {
             let most = self.caps.of(holder);
-            if held.get(holder).is_some_and(|held| held.connections >= most) {
+            let mut all = self.held();
+            let held = all.entry(holder.clone()).or_default();
+            if held.connections >= most {
                 return Err(Full { holder: holder.clone(), most });
             }
-        }
-        // The first holder is the widest one.
-        let mut room = None;
-        for holder in &holders {
-            let held = held.entry(holder.clone()).or_default();
             held.connections += 1;
-            room.get_or_insert_with(|| held.room.clone());
+            room = held.room.clone();
         }
-        drop(held);
-        Ok(Share { shares: self.clone(), holders, room: room.unwrap_or_default() })
+        Ok(Share { shares: self.clone(), holder, room })
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<Holder, Held>> {
@@ -120,13 +113,12 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        let Some(holder) = &self.holder else { return };
         let mut all = self.shares.held();
-        for holder in &self.holders {
-            if let Some(held) = all.get_mut(holder) {
-                held.connections -= 1;
-                if held.connections == 0 {
-                    all.remove(holder);
-                }
+        if let Some(held) = all.get_mut(holder) {
+            held.connections -= 1;
+            if held.connections == 0 {
+                all.remove(holder);
             }
         }
     }
@@ -136,7 +128,6 @@ impl Caps {
     fn of(&self, holder: &Holder) -> usize {
         match holder {
             Holder::Cluster(_) | Holder::Stock(_) => self.cluster,
-            Holder::ClusterNode { .. } => self.cluster_node,
             Holder::OwnNode(_) => self.own_node,
             Holder::Refused => self.refused,
         }
@@ -147,7 +138,6 @@ impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cluster(cluster) => write!(f, "cluster {cluster}"),
-            Self::ClusterNode { cluster, node } => write!(f, "node {node} of cluster {cluster}"),
             Self::OwnNode(node) => write!(f, "own node {node}"),
             Self::Stock(name) => write!(f, "stock clients named {name}"),
             Self::Refused => f.write_str("refused clients together"),
@@ -155,17 +145,18 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// The widest first.
-fn holders(peer: &PeerIdentity) -> Vec<Holder> {
-    let Outcome::Accepted(accepted) = &peer.outcome else { return vec![Holder::Refused] };
+/// Who is counted; nobody for administrators.
+fn holder(peer: &PeerIdentity) -> Option<Holder> {
+    let Outcome::Accepted(accepted) = &peer.outcome else { return Some(Holder::Refused) };
     match &accepted.role {
-        Role::Remote { peer: cluster, node, .. } | Role::Hub { cluster, node, .. } => {
-            let (cluster, node) = (cluster.to_string(), node.to_string());
-            vec![Holder::Cluster(cluster.clone()), Holder::ClusterNode { cluster, node }]
+        Role::Remote { peer: cluster, .. } | Role::Hub { cluster, .. } => {
+            Some(Holder::Cluster(cluster.to_string()))
         }
-        Role::Local { node } => vec![Holder::OwnNode(node.to_string())],
-        Role::Admin { .. } => Vec::new(),
-        Role::Unattested { common_name } => vec![Holder::Stock(common_name.clone())],
+        Role::Local { node } => Some(Holder::OwnNode(node.to_string())),
+        Role::Admin { .. } => None,
+        Role::Unattested { common_name } | Role::Store { common_name } => {
+            Some(Holder::Stock(common_name.clone()))
+        }
     }
 }
 
@@ -173,25 +164,19 @@ fn holders(peer: &PeerIdentity) -> Vec<Holder> {
 mod tests {
     use super::*;
 
-    fn of(cluster: &str, node: &str) -> Vec<Holder> {
-        let cluster = cluster.to_owned();
-        vec![Holder::Cluster(cluster.clone()), Holder::ClusterNode { cluster, node: node.to_owned() }]
+    fn of(cluster: &str) -> Option<Holder> {
+        Some(Holder::Cluster(cluster.to_owned()))
     }
 
     #[test]
-    fn a_cluster_with_many_node_names_takes_its_own_places() {
-        let shares = Shares::new(Caps { cluster: 3, cluster_node: 2, ..Caps::default() });
-        let take = |cluster, node| shares.take(of(cluster, node));
-        let mut held = vec![take("berlin", "n1").expect("free"), take("berlin", "n1").expect("free")];
-        let full = take("berlin", "n1").expect_err("the node has two").to_string();
-        assert_eq!(full, "too many connections: node n1 of cluster berlin may have 2 at a time; close some");
-        held.push(take("berlin", "n2").expect("another node"));
-        let full = take("berlin", "n3").expect_err("the cluster has three").to_string();
-        assert!(full.contains("cluster berlin may have 3"), "{full}");
-        held.push(take("tokyo", "n1").expect("another cluster"));
-        // What could not be taken whole was not taken in part.
+    fn a_cluster_takes_its_own_places_alone() {
+        let shares = Shares::new(Caps { cluster: 2, ..Caps::default() });
+        let mut held = vec![shares.take(of("berlin")).expect("free"), shares.take(of("berlin")).expect("free")];
+        let full = shares.take(of("berlin")).expect_err("it has two").to_string();
+        assert_eq!(full, "too many connections: cluster berlin may have 2 at a time; close some");
+        held.push(shares.take(of("tokyo")).expect("another cluster"));
         drop(held.remove(0));
-        held.push(take("berlin", "n3").expect("one has left"));
+        held.push(shares.take(of("berlin")).expect("one has left"));
         drop(held);
         assert!(shares.held().is_empty(), "{shares:?}");
     }
@@ -199,8 +184,8 @@ mod tests {
     #[test]
     fn connections_of_one_cluster_share_their_room() {
         let shares = Shares::default();
-        let [one, two, other] = [("berlin", "n1"), ("berlin", "n2"), ("tokyo", "n1")]
-            .map(|(cluster, node)| shares.take(of(cluster, node)).expect("a place"));
+        let [one, two, other] =
+            ["berlin", "berlin", "tokyo"].map(|cluster| shares.take(of(cluster)).expect("a place"));
         assert!(one.room().is_same(two.room()) && !one.room().is_same(other.room()));
     }
 }

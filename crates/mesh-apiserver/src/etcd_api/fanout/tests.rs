@@ -143,12 +143,12 @@ fn watches_of_one_view_share() {
     use super::super::view::Views;
     use crate::peer_filters::{
         PeerFilters,
-        in_force::{Peer, publish},
+        in_force::{Peer, publish_now},
     };
     let (store, views) = (Store::in_memory(StoreOptions::default()), Views::default());
     let file = "peers: {tokyo: {namespaces: {include: [shop]}}, oslo: {namespaces: {include: [shop]}}, \
                 lima: {namespaces: {exclude: [shop]}}}";
-    publish(&store, &PeerFilters::parse(file).expect("a file")).map(drop).expect("published");
+    publish_now(&store, &PeerFilters::parse(file).expect("a file"));
     let (fanout, wake) = (Arc::new(Fanout::new(&store)), Arc::new(Notify::new()));
     let range = KeyRange::prefix("cilium/state/");
     let mut clients = ["tokyo", "oslo", "lima"].map(|name| {

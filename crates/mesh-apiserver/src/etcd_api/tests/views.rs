@@ -9,7 +9,7 @@ mod races;
 use super::super::{Grants, Limits, routes};
 use crate::peer_filters::{
     PeerFilters,
-    in_force::{self, Peer, publish},
+    in_force::{self, Peer, publish_now},
 };
 use axum::Extension;
 use bytes::Bytes;
@@ -110,7 +110,7 @@ fn shown(snapshot: &Snapshot, key: &[u8], value: &[u8]) -> bool {
 }
 
 fn set(store: &Store, file: usize) {
-    publish(store, &PeerFilters::parse(FILES[file]).expect("a file")).map(drop).expect("published");
+    publish_now(store, &PeerFilters::parse(FILES[file]).expect("a file"));
 }
 
 /// The hub's routes for this peer, and each filter as it came.

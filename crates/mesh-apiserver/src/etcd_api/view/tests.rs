@@ -1,7 +1,7 @@
 //! What a filtered peer is told of each change.
 
 use super::{super::range, Views, *};
-use crate::peer_filters::{PeerFilters, in_force::publish};
+use crate::peer_filters::{PeerFilters, in_force::publish_now};
 use kvstore::{Store, StoreOptions, proto::etcdserverpb::RangeRequest};
 use proptest::prelude::*;
 
@@ -109,7 +109,7 @@ fn equal_filters_are_one_view_and_others_are_not() {
     let (store, views) = (Store::in_memory(StoreOptions::default()), Views::default());
     let file = "{peers: {tokyo: {namespaces: {include: [b, a]}}, lima: {namespaces: {include: [a, b]}}, \
                  oslo: {namespaces: {include: [a]}}, rome: {}}}";
-    publish(&store, &PeerFilters::parse(file).expect("a file")).expect("published");
+    publish_now(&store, &PeerFilters::parse(file).expect("a file"));
     let snapshot = store.snapshot();
     let policy = |name: &str, prefix: &'static str| {
         let peer = Peer::named(&name.parse().expect("a name"));

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::peer_filters::{
     PeerFilters,
-    in_force::{Peer, publish},
+    in_force::{Peer, publish_now},
 };
 use axum::Extension;
 use kvstore::{
@@ -30,7 +30,7 @@ async fn each_peer_reads_its_own_pages_and_counts() {
     }
     let file = "peers: {tokyo: {namespaces: {include: [shop]}}, oslo: {namespaces: {include: [shop]}}, \
                 lima: {namespaces: {include: [bank]}}}";
-    publish(&store, &PeerFilters::parse(file).expect("a file")).map(drop).expect("published");
+    publish_now(&store, &PeerFilters::parse(file).expect("a file"));
     let hub = routes(store.clone(), Limits::default());
     let peer = |name: &str| {
         let peer = Peer::named(&name.parse::<ClusterName>().expect("a name"));
