@@ -165,8 +165,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
 impl Bound {
     /// Runs until the shutdown is requested. Fails if a task does.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Parts { feed, store, server, service, reloader, admin, registry, readiness, status } =
-            self.parts;
+        let Parts { feed, store, server, service, reloader, admin, registry, readiness, status } = self.parts;
         let shutdown = self.shutdown;
         info!(
             cluster = %status.cluster.name,

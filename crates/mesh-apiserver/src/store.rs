@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn stores_are_read() {
         assert_eq!("embedded".parse(), Ok(StoreSpec::Embedded));
-        let two: StoreSpec = "etcd:https://a.example:2379,https://[2001:db8::1]:2379".parse().expect("a store");
+        let two: StoreSpec =
+            "etcd:https://a.example:2379,https://[2001:db8::1]:2379".parse().expect("a store");
         let StoreSpec::Etcd(endpoints) = &two else { panic!("{two:?}") };
         let shown: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["https://a.example:2379", "https://[2001:db8::1]:2379"]);

@@ -3,9 +3,10 @@
 use super::{Etcd, EtcdError};
 use crate::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest,
-    PutResponse, ResponseHeader, TxnRequest, TxnResponse, kv_client::KvClient, lease_client::LeaseClient,
+    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, PutRequest, PutResponse, ResponseHeader, TxnRequest, TxnResponse,
+    kv_client::KvClient, lease_client::LeaseClient,
 };
 use std::{error::Error as _, time::Duration};
 use tokio::time::timeout;
@@ -82,7 +83,10 @@ impl Etcd {
         self.call(async |channel| lease(channel).lease_leases(request).await).await
     }
 
-    async fn call<T>(&self, ask: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>) -> Result<T, Status> {
+    async fn call<T>(
+        &self,
+        ask: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, Status> {
         let channel = timeout(PATIENCE, self.channel()).await;
         let channel = channel.map_err(|_elapsed| Status::unavailable(NO_LEADER))?;
         unary(ask(channel)).await

@@ -9,7 +9,7 @@ use super::{
     call::{refused, wire},
 };
 use crate::proto::etcdserverpb::{
-    Compare, CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
+    CompactionRequest, Compare, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
     RequestOp, TxnRequest,
     compare::{CompareResult, CompareTarget, TargetUnion},
     request_op::Request,

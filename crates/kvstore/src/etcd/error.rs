@@ -6,7 +6,9 @@ use tonic::{Code, Status};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreReplaced {
     /// Another cluster answers.
-    #[error("the store behind etcd is another one: cluster id {found:x}, expected {expected:x}; start anew to serve it")]
+    #[error(
+        "the store behind etcd is another one: cluster id {found:x}, expected {expected:x}; start anew to serve it"
+    )]
     ClusterId {
         /// The id at first.
         expected: u64,
@@ -22,6 +24,17 @@ pub enum StoreReplaced {
         known: u64,
         /// What a linearizable read said.
         found: u64,
+    },
+    /// It has the name and the revisions, but another history: etcd derives its cluster id from its flags, so one that was
+    /// emptied and started again has the same.
+    #[error(
+        "the store behind etcd is another one: key {key:?} is not what it was at revision {revision}; start anew to serve it"
+    )]
+    Content {
+        /// A key that the mirror has.
+        key: bytes::Bytes,
+        /// The mirror's revision.
+        revision: u64,
     },
     /// It tells one revision twice, or leaves some out, so nothing that it says can be shown in order.
     #[error("etcd broke the order of its revisions: {found}")]

@@ -20,7 +20,7 @@ pub struct Follower {
     dialer: Dialer,
     etcd: Etcd,
     /// A connection that has answered already, to begin with.
-    first: Option<(Link, Head)>,
+    first: Option<Link>,
 }
 
 /// Goes round the endpoints.
@@ -54,14 +54,14 @@ pub(super) async fn open(
             }
         }
     };
-    let mut follower = Follower { dialer, etcd: etcd.clone(), first: Some((link.clone(), head)) };
+    let mut follower = Follower { dialer, etcd: etcd.clone(), first: Some(link.clone()) };
     let mut progress = etcd.mirror().progress();
     // The follower may be dropped at any point: what the mirror has is whole, and it goes on from there.
     tokio::select! {
         failed = follower.run() => failed.map(|never| match never {})?,
         _ = progress.wait_for(|revision| *revision >= head.revision) => {}
     }
-    follower.first = Some((link, head));
+    follower.first = Some(link);
     Ok((etcd, follower))
 }
 
@@ -91,13 +91,23 @@ impl Follower {
     /// May be dropped and run again: the mirror stays whole.
     pub async fn run(&mut self) -> Result<Infallible, StoreReplaced> {
         loop {
-            let (link, head) = match self.first.take() {
-                Some(first) => first,
-                None => self.dialer.connect(Some(&self.etcd)).await?,
+            let link = match self.first.take() {
+                Some(link) => link,
+                None => self.dialer.connect(Some(self.etcd.mirror().cluster_id())).await?.0,
             };
             let endpoint = link.endpoint.clone();
+            // Before anybody uses the connection.
+            match self.confirm(&link.channel).await {
+                Ok(()) => {}
+                Err(EtcdError::Replaced(replaced)) => return Err(replaced),
+                Err(error) => {
+                    warn!(endpoint, error = %error, "no answer from etcd");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            }
             let _linked = Linked::new(&self.etcd, link.clone());
-            info!(endpoint, revision = head.revision, "etcd answers");
+            info!(endpoint, revision = self.etcd.mirror().revision(), "etcd answers");
             let ended = self.follow(&link.channel).await;
             if let EtcdError::Replaced(replaced) = ended {
                 return Err(replaced);
@@ -106,6 +116,16 @@ impl Follower {
             warn!(endpoint, error = %ended, revision, "contact with etcd lost, serving what is known");
             sleep(PAUSE).await;
         }
+    }
+
+    /// Makes sure that etcd is the store that the mirror is of.
+    async fn confirm(&self, channel: &Channel) -> Result<(), EtcdError> {
+        let (known, cluster_id) = (self.etcd.mirror().snapshot(), self.etcd.mirror().cluster_id());
+        let found = list::latest(channel, Some(cluster_id)).await?.revision;
+        if found < known.revision() {
+            return Err(StoreReplaced::WentBack { known: known.revision(), found }.into());
+        }
+        list::confirm(channel, &known, cluster_id).await
     }
 
     /// Follows over one connection until it fails.
@@ -167,13 +187,13 @@ impl Follower {
 }
 
 impl Dialer {
-    /// Connects to the next endpoint that answers a linearizable read. Fails if it is another store.
-    async fn connect(&mut self, known: Option<&Etcd>) -> Result<(Link, Head), StoreReplaced> {
+    /// Connects to the next endpoint that answers a linearizable read. Fails if it has another cluster id.
+    async fn connect(&mut self, cluster_id: Option<u64>) -> Result<(Link, Head), StoreReplaced> {
         loop {
             let endpoint = self.next % self.dial.count().max(1);
             self.next = endpoint + 1;
             let name = self.dial.name(endpoint);
-            let error = match self.attempt(endpoint, known).await {
+            let error = match self.attempt(endpoint, cluster_id).await {
                 Ok((channel, head)) => {
                     self.failed = 0;
                     return Ok((Link { channel, endpoint: name }, head));
@@ -193,18 +213,10 @@ impl Dialer {
         }
     }
 
-    async fn attempt(&self, endpoint: usize, known: Option<&Etcd>) -> Result<(Channel, Head), DialError> {
+    async fn attempt(&self, endpoint: usize, cluster_id: Option<u64>) -> Result<(Channel, Head), DialError> {
         let channel = timeout(DIAL, self.dial.dial(endpoint)).await??;
-        let (cluster_id, revision) =
-            known.map(|etcd| (etcd.mirror().cluster_id(), etcd.mirror().revision())).unzip();
         let head = list::latest(&channel, cluster_id).await?;
-        match revision {
-            Some(known) if head.revision < known => {
-                let replaced = StoreReplaced::WentBack { known, found: head.revision };
-                Err(EtcdError::from(replaced).into())
-            }
-            _ => Ok((channel, head)),
-        }
+        Ok((channel, head))
     }
 
     /// Time until the next attempt: short while there are endpoints that were not asked, longer then.

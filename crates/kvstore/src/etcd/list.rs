@@ -9,7 +9,7 @@ use crate::{
     client::entry,
     proto::etcdserverpb::{RangeRequest, ResponseHeader},
     range::KeyRange,
-    store::{Entry, Origin},
+    store::{Entry, Origin, Snapshot},
 };
 use tonic::{Code, transport::Channel};
 
@@ -31,7 +31,11 @@ impl Head {
         let sound = header.filter(|header| header.cluster_id != 0 && header.member_id != 0);
         let revision = sound.and_then(|header| u64::try_from(header.revision).ok());
         let (Some(header), Some(revision)) = (sound, revision) else {
-            return Err(EtcdError::Protocol { method, found, expected: "cluster id, member id and revision" });
+            return Err(EtcdError::Protocol {
+                method,
+                found,
+                expected: "cluster id, member id and revision",
+            });
         };
         let ResponseHeader { cluster_id, member_id, .. } = *header;
         match expected {
@@ -50,6 +54,25 @@ pub(super) async fn latest(channel: &Channel, expected: Option<u64>) -> Result<H
     let request = RangeRequest { key: "\0".into(), count_only: true, ..RangeRequest::default() };
     let answer = unary(kv(channel.clone()).range(request)).await.map_err(refused(METHOD))?;
     Head::of(METHOD, answer.header.as_ref(), expected)
+}
+
+/// Holds one key of a snapshot, the one that was written last, against what etcd has at that revision.
+pub(super) async fn confirm(channel: &Channel, known: &Snapshot, cluster_id: u64) -> Result<(), EtcdError> {
+    const METHOD: &str = "Range";
+    let newest = known.range(&KeyRange::all()).max_by_key(|entry| entry.mod_revision);
+    let Some(newest) = newest else { return Ok(()) };
+    let revision = known.revision();
+    let request =
+        RangeRequest { key: newest.key.clone(), revision: wire(revision), ..RangeRequest::default() };
+    let answer = match unary(kv(channel.clone()).range(request)).await {
+        // The history is gone, and with it the need to go on from there: everything will be read again.
+        Err(status) if status.code() == Code::OutOfRange => return Ok(()),
+        other => other.map_err(refused(METHOD))?,
+    };
+    Head::of(METHOD, answer.header.as_ref(), Some(cluster_id))?;
+    let found = answer.kvs.into_iter().next().map(entry);
+    let same = found.is_some_and(|found| Entry { sub: newest.sub, ..found } == **newest);
+    if same { Ok(()) } else { Err(StoreReplaced::Content { key: newest.key.clone(), revision }.into()) }
 }
 
 /// Everything at a revision, 0 for the latest, and which one that was.
@@ -71,10 +94,11 @@ pub(super) async fn everything(
             revision: wire(at),
             ..RangeRequest::default()
         };
-        let answer = unary(kv(channel.clone()).range(request)).await.map_err(|status| match status.code() {
-            Code::OutOfRange if at > 0 => EtcdError::Compacted { asked: at, compacted: 0 },
-            _ => EtcdError::call(METHOD, &status),
-        })?;
+        let answer =
+            unary(kv(channel.clone()).range(request)).await.map_err(|status| match status.code() {
+                Code::OutOfRange if at > 0 => EtcdError::Compacted { asked: at, compacted: 0 },
+                _ => EtcdError::call(METHOD, &status),
+            })?;
         let head = Head::of(METHOD, answer.header.as_ref(), Some(cluster_id))?;
         if at == 0 {
             at = head.revision;

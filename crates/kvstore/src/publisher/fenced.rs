@@ -113,7 +113,8 @@ mod tests {
             Some(Request::RequestDeleteRange(delete)) => format!("-{}", String::from_utf8_lossy(&delete.key)),
             other => panic!("neither put nor delete: {other:?}"),
         };
-        let texts = transactions.iter().map(|operations| operations.iter().map(text).collect::<Vec<_>>().join(" "));
+        let texts =
+            transactions.iter().map(|operations| operations.iter().map(text).collect::<Vec<_>>().join(" "));
         (texts.collect(), outcome)
     }
 
@@ -122,8 +123,15 @@ mod tests {
         let store = Store::in_memory(StoreOptions::default());
         store.put("a", "1").expect("put");
         store.put("b", "1").expect("put");
-        let writes =
-            [put("a", "1"), put("b", "2"), put("c", "1"), delete("x"), put("b", "2"), put("b", "3"), delete("c")];
+        let writes = [
+            put("a", "1"),
+            put("b", "2"),
+            put("c", "1"),
+            delete("x"),
+            put("b", "2"),
+            put("b", "3"),
+            delete("c"),
+        ];
         let (transactions, outcome) = plan(&store, &writes);
         assert_eq!(transactions, ["b=2 c=1", "b=3 -c"]);
         assert_eq!(outcome, Outcome { written: 3, deleted: 1, unchanged: 3, ..Outcome::default() });

@@ -144,7 +144,9 @@ impl Snapshot {
             0 => Ok(View { snapshot: self, revision: self.revision }),
             asked if asked > self.revision => Err(ReadError::Future { asked, revision: self.revision }),
             // The latest state can always be read: that of a new mirror has no history, not even its own events.
-            asked if asked < self.compacted && asked < self.revision => Err(ReadError::Compacted { asked, compacted: self.compacted }),
+            asked if asked < self.compacted && asked < self.revision => {
+                Err(ReadError::Compacted { asked, compacted: self.compacted })
+            }
             revision => Ok(View { snapshot: self, revision }),
         }
     }

@@ -119,7 +119,12 @@ mod tests {
         assert_eq!(parsed.store, StoreSpec::Embedded);
         let shared = args(&["--store", "etcd:https://a:2379"]).expect("an etcd");
         assert!(matches!(shared.store, StoreSpec::Etcd(_)));
-        for bad in [["--cluster-id", "0"], ["--max-connected-clusters", "300"], ["--source", "etcd:x"], ["--store", "etcd:x"]] {
+        for bad in [
+            ["--cluster-id", "0"],
+            ["--max-connected-clusters", "300"],
+            ["--source", "etcd:x"],
+            ["--store", "etcd:x"],
+        ] {
             assert!(args(&bad).is_err(), "{bad:?}");
         }
     }

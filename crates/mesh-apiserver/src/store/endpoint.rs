@@ -87,14 +87,30 @@ mod tests {
 
     #[test]
     fn endpoints_are_read_and_shown() {
-        for text in ["https://etcd-0.isthmus.svc:2379", "https://10.0.0.1:1", "http://127.0.0.2:2379", "http://[::1]:9"]
-        {
+        for text in [
+            "https://etcd-0.isthmus.svc:2379",
+            "https://10.0.0.1:1",
+            "http://127.0.0.2:2379",
+            "http://[::1]:9",
+        ] {
             let endpoint: Endpoint = text.parse().expect(text);
             assert_eq!(endpoint.to_string(), text);
         }
         for bad in [
-            "", "https://", "https://a", "https://a:0", "https://a:65536", "https://:1", "https://[a]:1", "ftp://a:1",
-            "https://::1:1", "https://[10.0.0.1]:1", "https://a/b:1", "https://u@a:1", "https://a:1/x", "a:1",
+            "",
+            "https://",
+            "https://a",
+            "https://a:0",
+            "https://a:65536",
+            "https://:1",
+            "https://[a]:1",
+            "ftp://a:1",
+            "https://::1:1",
+            "https://[10.0.0.1]:1",
+            "https://a/b:1",
+            "https://u@a:1",
+            "https://a:1/x",
+            "a:1",
         ] {
             assert!(matches!(bad.parse::<Endpoint>(), Err(InvalidEndpoint::Syntax { .. })), "{bad}");
         }

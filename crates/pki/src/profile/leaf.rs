@@ -56,8 +56,7 @@ pub struct UnknownRole {
 
 impl LeafRole {
     /// All roles.
-    pub const ALL: [Self; 6] =
-        [Self::Hub, Self::Remote, Self::Local, Self::Admin, Self::Etcd, Self::Store];
+    pub const ALL: [Self; 6] = [Self::Hub, Self::Remote, Self::Local, Self::Admin, Self::Etcd, Self::Store];
 
     /// The role's word, in URIs and on command lines.
     pub fn as_str(self) -> &'static str {

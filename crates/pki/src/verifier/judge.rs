@@ -90,10 +90,9 @@ fn anchor_is_valid(anchor: &Anchor, now: SystemTime) -> Result<(), Finding> {
 fn leaf_usage(x509: &X509Certificate<'_>, side: &Side) -> Result<(), Finding> {
     let extended = x509.extended_key_usage().map_err(|_error| malformed("extended key usage"))?;
     let (wanted, present) = match side {
-        Side::Clients | Side::StoreClients => (
-            "clientAuth",
-            extended.as_ref().is_some_and(|usage| usage.value.client_auth),
-        ),
+        Side::Clients | Side::StoreClients => {
+            ("clientAuth", extended.as_ref().is_some_and(|usage| usage.value.client_auth))
+        }
         Side::Server(_) => ("serverAuth", extended.as_ref().is_some_and(|usage| usage.value.server_auth)),
     };
     if !present {

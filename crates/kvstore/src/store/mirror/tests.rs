@@ -164,7 +164,11 @@ fn whoever_watched_before_a_new_list_is_told_to_read_anew() {
     }
     mirror.install([put("b", 15).entry], 20).expect("newer");
     assert_eq!(watcher.take(), Err(Compacted { next: 10, compact_revision: 21 }));
-    assert_eq!(at_list.take(), Err(Compacted { next: 20, compact_revision: 21 }), "its own events are not known");
+    assert_eq!(
+        at_list.take(),
+        Err(Compacted { next: 20, compact_revision: 21 }),
+        "its own events are not known"
+    );
     assert_eq!(after.take(), Ok(None));
     assert_eq!(state_at(&mirror, 20).len(), 1, "the latest revision can be read");
     mirror.replay([put("c", 21)]).expect("in order");

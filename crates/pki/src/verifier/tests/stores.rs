@@ -75,7 +75,10 @@ async fn certificates_of_the_store_are_nobodys_at_a_hub() {
         let (accepting, _) = connect(&hub, &client, Expected::OwnHub, "paris.mesh.cilium.io").await;
         let (_, identity) = accepting.expect("a complete handshake");
         let refusal = identity.refusal().expect("refused").to_string();
-        assert!(refusal.contains(&format!("common name isthmus {role}, expected remote-<cluster>")), "{refusal}");
+        assert!(
+            refusal.contains(&format!("common name isthmus {role}, expected remote-<cluster>")),
+            "{refusal}"
+        );
     }
     // And an etcd cannot pass for the hub.
     let etcd = paris.holder(LeafRole::Etcd);
