@@ -45,6 +45,10 @@ pub enum Role {
     Local,
     /// An operator: `admin-<cluster>`.
     Admin,
+    /// A member of the etcd behind the hub's store.
+    Etcd,
+    /// The hub as a client of that etcd.
+    Store,
 }
 
 impl Authority {
@@ -81,6 +85,8 @@ impl Authority {
             Role::Remote => "remote",
             Role::Local => "local",
             Role::Admin => "admin",
+            Role::Etcd => "etcd",
+            Role::Store => "store",
         };
         let (cluster_dir, out) = (show(cluster_dir), show(out));
         self.meshctl(&[

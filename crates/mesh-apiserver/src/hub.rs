@@ -234,7 +234,7 @@ fn writes(delta: &Delta) -> impl Iterator<Item = Write> + '_ {
     puts.chain(delta.deletes.iter().map(|key| Write::Delete { key: Bytes::copy_from_slice(key.as_bytes()) }))
 }
 
-/// The prefixes under which nobody but the hub writes.
+/// The prefixes under which nobody but the hub writes. Neither the leader's key nor the peer filters are below one.
 const OWNED: [&str; 4] = [key::CLUSTER_CONFIG, key::STATE, "isthmus/v1/local/", ALLOCATIONS];
 
 #[cfg(test)]

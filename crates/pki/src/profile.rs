@@ -1,7 +1,7 @@
 //! What each certificate of a mesh looks like. One place for issuing; reading is in `passport` and `verifier`.
 //!
 //! A leaf of the role `etcd` is as a hub's, with the names asked for and loopback alone; one of the role `store` is as a
-//! client's.
+//! client's, with the name `store.<cluster>.mesh.cilium.io`.
 //!
 //! | | root | passport | hub leaf | client leaf |
 //! |---|---|---|---|---|
@@ -28,7 +28,7 @@ use crate::blocks::{self, Blocks};
 
 #[cfg(test)]
 pub(crate) use leaf::leaf_params;
-pub use leaf::{LeafRole, LeafSpec, UnknownRole, issue_leaf};
+pub use leaf::{LeafRole, LeafSpec, UnknownRole, issue_leaf, store_name};
 #[cfg(test)]
 pub(crate) use passport::passport_params;
 pub(crate) use passport::{HUBBLE_SUFFIX, MESH_SUFFIX, SHARED_NAMES, own_names};

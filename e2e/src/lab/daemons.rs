@@ -95,6 +95,8 @@ impl Lab {
             Role::Remote => "remote-n1",
             Role::Local => "local-n1",
             Role::Admin => "admin",
+            Role::Etcd => "etcd",
+            Role::Store => "store",
         })
     }
 

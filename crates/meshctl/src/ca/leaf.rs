@@ -78,9 +78,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         "tls.crt and ca.crt"
     };
     let why = match args.role {
-        LeafRole::Etcd => ETCD,
-        LeafRole::Store => STORE,
-        LeafRole::Hub | LeafRole::Remote | LeafRole::Local | LeafRole::Admin => "",
+        LeafRole::Etcd => {
+            let name = pki::profile::store_name(&authority.passport().uri.cluster);
+            format!("{ETCD} --client-cert-allowed-hostname={name}")
+        }
+        LeafRole::Store => STORE.to_owned(),
+        LeafRole::Hub | LeafRole::Remote | LeafRole::Local | LeafRole::Admin => String::new(),
     };
     print(&format!(
         "issued {} for {} of cluster {}, valid until {}\nwrote {files} to {}{why}",
@@ -96,8 +99,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 const ETCD: &str = "\n\
     ca.crt is this cluster's passport, not the mesh root. etcd takes the name in a certificate at its word, whoever issued it:\n\
     one that trusts the root lets every member of the mesh issue itself root or admin-<cluster>, and read and write\n\
-    everything. Start it with --client-cert-auth --trusted-ca-file=ca.crt --client-cert-allowed-cn='isthmus store'\n\
-    --cert-file=tls.crt --key-file=tls.key --enable-grpc-gateway=false";
+    everything. Start it with --cert-file=tls.crt --key-file=tls.key --trusted-ca-file=ca.crt --client-cert-auth\n\
+    --enable-grpc-gateway=false";
 const STORE: &str = "\n\
     ca.crt is this cluster's passport, not the mesh root, under which every member of the mesh could be the store.\n\
     For mesh-apiserver --store-tls-dir";

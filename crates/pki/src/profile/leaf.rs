@@ -169,7 +169,8 @@ pub(crate) fn leaf_params(
         LeafRole::Hub => (hub_names(passport, spec), hub_addresses(passport, spec)),
         // None of the hub's own names: it must not pass for the hub.
         LeafRole::Etcd => (spec.dns_names.clone(), etcd_addresses(spec)),
-        LeafRole::Remote | LeafRole::Local | LeafRole::Admin | LeafRole::Store => (Vec::new(), Vec::new()),
+        LeafRole::Store => (vec![store_name(cluster)], Vec::new()),
+        LeafRole::Remote | LeafRole::Local | LeafRole::Admin => (Vec::new(), Vec::new()),
     };
     for name in dns_names {
         names.push(SanType::DnsName(ascii(name)?));
@@ -187,6 +188,12 @@ fn hub_names(passport: &Passport, spec: &LeafSpec) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
+}
+
+/// The DNS name in the leaf of a hub as client of its etcd. No other client's leaf has one, so an etcd can insist on it
+/// (`--client-cert-allowed-hostname`).
+pub fn store_name(cluster: &ClusterName) -> String {
+    format!("store.{cluster}.{MESH_SUFFIX}")
 }
 
 fn etcd_addresses(spec: &LeafSpec) -> Vec<IpAddr> {
