@@ -4,6 +4,7 @@ mod contract;
 mod etcdctl;
 mod following;
 mod limits;
+mod mirrored;
 mod permissions;
 mod python;
 mod views;
@@ -32,9 +33,14 @@ impl Server {
     }
 
     async fn with(store: Store, grants: Grants, limits: Limits) -> Self {
+        let router = routes(store.clone(), limits);
+        Self::serving(router, store, grants, limits).await
+    }
+
+    async fn serving(router: axum::Router, store: Store, grants: Grants, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
-        let (router, grants) = (routes(store.clone(), limits), Arc::new(grants));
+        let grants = Arc::new(grants);
         let maintained = store.clone();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();

@@ -31,6 +31,11 @@ async fn our_answers_are_those_of_etcd() {
     let (ours, etcd) = tokio::join!(Server::start(Grants::admin()), Etcd::start());
     let ours = transcript(ours.channel().await).await;
     let theirs = transcript(super::connect(&etcd.address).await).await;
+    assert_same(&ours, &theirs);
+}
+
+/// Fails with the first answer of ours that is not etcd's.
+pub(super) fn assert_same(ours: &str, theirs: &str) {
     let mut asked = "";
     for (ours, theirs) in ours.lines().zip(theirs.lines()) {
         assert_eq!(ours, theirs, "left: ours, right: etcd's answer to: {asked}");
@@ -39,7 +44,7 @@ async fn our_answers_are_those_of_etcd() {
     assert_eq!(ours.lines().count(), theirs.lines().count(), "lines of the two transcripts");
 }
 
-async fn transcript(channel: Channel) -> String {
+pub(super) async fn transcript(channel: Channel) -> String {
     let lease = LeaseClient::new(channel.clone());
     let mut case = Case { kv: KvClient::new(channel.clone()), lease, channel, out: String::new() };
     case.puts().await;
