@@ -3,14 +3,14 @@
 //! ```text
 //!   etcd ─ Range at an older revision, then Watch ─> Follower ─> Store (mirror) ─> readers, watchers
 //!     ^ <── linearizable Range, once a second ─────────┘ (how old is the mirror?)
-//!     └──── Txn if create_revision(leader key) == mine ──────── Fence <── Leadership <── Candidate
+//!     └──── Txn if create_revision(leader key) == mine ──────── Fence <── Leadership <── Contender
 //! ```
 //!
 //! * [`Etcd`] is the handle: the mirror, the connection of the moment, calls, and how old the mirror is.
 //! * [`Follower`] is the task behind it. It uses one endpoint at a time and goes on to the next when that fails; what it
 //!   has missed meanwhile it gets from etcd's history. Only when etcd has compacted that does it list again, and then
 //!   watchers of the mirror learn that they have to, too.
-//! * [`Candidate`] waits until nobody leads; a [`Leadership`] lasts as long as its lease; whatever is written through its
+//! * [`Contender`] waits until nobody leads; a [`Leadership`] lasts as long as its lease; whatever is written through its
 //!   [`Fence`] is written only while the key that proves it is there. A process that was paused and wakes up as a former
 //!   leader can write nothing.
 //!
@@ -28,7 +28,7 @@ mod metrics;
 mod watch;
 
 pub use call::{ANSWER, unary};
-pub use election::{Candidate, Fence, LEASE_TTL_SECS, Leadership};
+pub use election::{Contender, Fence, LEASE_TTL_SECS, Leadership};
 pub use error::{EtcdError, FenceError, StoreReplaced};
 pub use follow::{Follower, HISTORY};
 pub use metrics::register;
@@ -64,14 +64,14 @@ pub struct Etcd {
 struct Shared {
     mirror: Store,
     /// The connection in use.
-    link: latest::Sender<Option<Link>>,
+    contact: latest::Sender<Option<Contact>>,
     /// The last moment at which the mirror held all that etcd held.
     current: latest::Sender<Instant>,
 }
 
 /// A connection that has answered.
 #[derive(Clone, Debug)]
-struct Link {
+struct Contact {
     channel: Channel,
     endpoint: String,
 }
@@ -92,7 +92,7 @@ impl Etcd {
 
     /// The name of the endpoint in use; `None` without contact.
     pub fn endpoint(&self) -> Option<String> {
-        self.shared.link.borrow().as_ref().map(|link| link.endpoint.clone())
+        self.shared.contact.borrow().as_ref().map(|contact| contact.endpoint.clone())
     }
 
     /// Time since the mirror was last known to hold everything that etcd held. Below about two seconds with contact.

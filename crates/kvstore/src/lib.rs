@@ -17,6 +17,8 @@
 //!   changes whenever a reader could otherwise be shown two different histories under the same numbers.
 //! * A lease ([`Store::grant`]) takes the keys that hang on it away when nobody keeps it alive.
 //! * [`Client`] follows a prefix of a remote store: a complete list at one revision, then ordered changes.
+//! * [`Etcd`] is a store whose truth is an etcd cluster: a mirror to read, an election, and writes that only the leader
+//!   of the moment can make.
 //! * [`Publisher`] keeps the keys under its prefixes equal to what its caller wants there.
 //!
 //! The crate knows bytes only: no clusters, no services, no Kubernetes.

@@ -29,7 +29,7 @@ use crate::serve::notices::Notices;
 use crate::serve::shares::{Caps, Shares};
 use crate::serve::{self, Server, Service};
 use crate::source::{ManifestSource, SourceSpec};
-use crate::store::replica::Replica;
+use crate::store::replica::{Replica, check_owner};
 use crate::store::{self, EtcdStore, StoreSpec};
 
 /// A hub that has bound its ports and is ready to run.
@@ -114,6 +114,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             drop(source);
             let opened = store::open(endpoints, args.store_tls_dir.as_deref(), &shutdown).await?;
             let EtcdStore { etcd, follower, reloader } = opened.context("stopped before etcd answered")?;
+            check_owner(etcd.mirror(), &cluster)?;
             kvstore::etcd::register(&etcd, &mut registry);
             let name = args.replica_name.clone();
             let name = name.unwrap_or_else(|| replica_name(server.address()));

@@ -326,9 +326,8 @@ impl Replica {
     /// Waits until it says that it is ready. Fails at once if it ends.
     pub(crate) async fn ready(&self) -> Result<()> {
         let why = format!("replica {} is ready", self.name);
-        let ready = eventually(&why, Duration::from_secs(60), || async {
-            self.page("/readyz").await.map(drop)
-        });
+        let ready =
+            eventually(&why, Duration::from_secs(60), || async { self.page("/readyz").await.map(drop) });
         ready.await.with_context(|| self.log().unwrap_or_default())
     }
 

@@ -94,13 +94,13 @@ impl Etcd {
 
     /// Waits until there is contact.
     async fn channel(&self) -> Channel {
-        let mut link = self.shared.link.subscribe();
+        let mut contact = self.shared.contact.subscribe();
         loop {
-            if let Some(link) = &*link.borrow_and_update() {
-                return link.channel.clone();
+            if let Some(contact) = &*contact.borrow_and_update() {
+                return contact.channel.clone();
             }
             // The sender lives as long as the handle that we are.
-            link.changed().await.expect("the handle is alive");
+            contact.changed().await.expect("the handle is alive");
         }
     }
 

@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 
 /// A replica that wants to write.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct Contender {
     etcd: Etcd,
     key: Bytes,
     name: String,
@@ -50,8 +50,8 @@ pub struct Fence {
     create_revision: u64,
 }
 
-impl Candidate {
-    /// A candidate that puts its `name` to `key` when it leads.
+impl Contender {
+    /// A contender that puts its `name` to `key` when it leads.
     pub fn new(etcd: Etcd, key: impl Into<Bytes>, name: impl Into<String>) -> Self {
         Self { etcd, key: key.into(), name: name.into() }
     }

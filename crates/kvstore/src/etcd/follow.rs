@@ -1,7 +1,7 @@
 //! The task that keeps a mirror in step with etcd.
 
 use super::{
-    Dial, DialError, Etcd, EtcdError, Link, Shared, StoreReplaced, list,
+    Contact, Dial, DialError, Etcd, EtcdError, Shared, StoreReplaced, list,
     list::Head,
     watch::{self, Watch},
 };
@@ -20,7 +20,7 @@ pub struct Follower {
     dialer: Dialer,
     etcd: Etcd,
     /// A connection that has answered already, to begin with.
-    first: Option<Link>,
+    first: Option<Contact>,
 }
 
 /// Goes round the endpoints.
@@ -38,30 +38,29 @@ pub(super) async fn open(
     options: StoreOptions,
 ) -> Result<(Etcd, Follower), StoreReplaced> {
     let mut dialer = Dialer { dial, next: 0, failed: 0 };
-    let (etcd, head, link) = loop {
-        let (link, head) = dialer.connect(None).await?;
+    let (etcd, head, contact) = loop {
+        let (contact, head) = dialer.connect(None).await?;
         let begun = Instant::now();
-        match first_mirror(&link.channel, head, options.clone()).await {
+        match first_mirror(&contact.channel, head, options.clone()).await {
             Ok(mirror) => {
-                let (link_sender, current) = (latest::Sender::new(None), latest::Sender::new(begun));
-                let shared = Shared { mirror, link: link_sender, current };
-                break (Etcd { shared: Arc::new(shared) }, head, link);
+                let (contact_sender, current) = (latest::Sender::new(None), latest::Sender::new(begun));
+                let shared = Shared { mirror, contact: contact_sender, current };
+                break (Etcd { shared: Arc::new(shared) }, head, contact);
             }
-            // Another cluster under the endpoints: they disagree, and the next round takes the one that answers first.
             Err(error) => {
-                warn!(endpoint = link.endpoint, error = %error, "read the store at etcd");
+                warn!(endpoint = contact.endpoint, error = %error, "read the store at etcd");
                 sleep(dialer.pause()).await;
             }
         }
     };
-    let mut follower = Follower { dialer, etcd: etcd.clone(), first: Some(link.clone()) };
+    let mut follower = Follower { dialer, etcd: etcd.clone(), first: Some(contact.clone()) };
     let mut progress = etcd.mirror().progress();
     // The follower may be dropped at any point: what the mirror has is whole, and it goes on from there.
     tokio::select! {
         failed = follower.run() => failed.map(|never| match never {})?,
         _ = progress.wait_for(|revision| *revision >= head.revision) => {}
     }
-    follower.first = Some(link);
+    follower.first = Some(contact);
     Ok((etcd, follower))
 }
 
@@ -91,13 +90,13 @@ impl Follower {
     /// May be dropped and run again: the mirror stays whole.
     pub async fn run(&mut self) -> Result<Infallible, StoreReplaced> {
         loop {
-            let link = match self.first.take() {
-                Some(link) => link,
+            let contact = match self.first.take() {
+                Some(contact) => contact,
                 None => self.dialer.connect(Some(self.etcd.mirror().cluster_id())).await?.0,
             };
-            let endpoint = link.endpoint.clone();
+            let endpoint = contact.endpoint.clone();
             // Before anybody uses the connection.
-            match self.confirm(&link.channel).await {
+            match self.confirm(&contact.channel).await {
                 Ok(()) => {}
                 Err(EtcdError::Replaced(replaced)) => return Err(replaced),
                 Err(error) => {
@@ -106,9 +105,9 @@ impl Follower {
                     continue;
                 }
             }
-            let _linked = Linked::new(&self.etcd, link.clone());
+            let _linked = InContact::new(&self.etcd, contact.clone());
             info!(endpoint, revision = self.etcd.mirror().revision(), "etcd answers");
-            let ended = self.follow(&link.channel).await;
+            let ended = self.follow(&contact.channel).await;
             if let EtcdError::Replaced(replaced) = ended {
                 return Err(replaced);
             }
@@ -188,7 +187,7 @@ impl Follower {
 
 impl Dialer {
     /// Connects to the next endpoint that answers a linearizable read. Fails if it has another cluster id.
-    async fn connect(&mut self, cluster_id: Option<u64>) -> Result<(Link, Head), StoreReplaced> {
+    async fn connect(&mut self, cluster_id: Option<u64>) -> Result<(Contact, Head), StoreReplaced> {
         loop {
             let endpoint = self.next % self.dial.count().max(1);
             self.next = endpoint + 1;
@@ -196,7 +195,7 @@ impl Dialer {
             let error = match self.attempt(endpoint, cluster_id).await {
                 Ok((channel, head)) => {
                     self.failed = 0;
-                    return Ok((Link { channel, endpoint: name }, head));
+                    return Ok((Contact { channel, endpoint: name }, head));
                 }
                 Err(error) => error,
             };
@@ -227,20 +226,20 @@ impl Dialer {
 }
 
 /// Makes a connection the one that calls use, until it is dropped.
-struct Linked<'a> {
+struct InContact<'a> {
     etcd: &'a Etcd,
 }
 
-impl<'a> Linked<'a> {
-    fn new(etcd: &'a Etcd, link: Link) -> Self {
-        etcd.shared.link.send_replace(Some(link));
+impl<'a> InContact<'a> {
+    fn new(etcd: &'a Etcd, contact: Contact) -> Self {
+        etcd.shared.contact.send_replace(Some(contact));
         Self { etcd }
     }
 }
 
-impl Drop for Linked<'_> {
+impl Drop for InContact<'_> {
     fn drop(&mut self) {
-        self.etcd.shared.link.send_replace(None);
+        self.etcd.shared.contact.send_replace(None);
     }
 }
 

@@ -16,8 +16,11 @@ use tonic::transport::{Channel, Endpoint};
 /// A running etcd; killed when dropped, and when the test is.
 pub(crate) struct Server {
     child: Child,
+    name: String,
     client: String,
     peer: String,
+    /// `name=address` of the members that it does not know from its disk.
+    members: String,
     data: tempfile::TempDir,
 }
 
@@ -43,12 +46,29 @@ impl Dial for Plain {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let data = tempfile::tempdir().expect("temporary directory");
-        let (client, peer) = (free_address(), free_address());
-        let child = spawn(&client, &peer, data.path());
-        let server = Self { child, client, peer, data };
+        let peer = free_address();
+        let server = Self::member("one", &peer, &format!("one=http://{peer}"));
         server.answers().await;
         server
+    }
+
+    /// A cluster of three members that answers.
+    pub(crate) async fn three() -> [Self; 3] {
+        let named = ["one", "two", "three"].map(|name| (name, free_address()));
+        let members = named.each_ref().map(|(name, peer)| format!("{name}=http://{peer}")).join(",");
+        let servers = named.map(|(name, peer)| Self::member(name, &peer, &members));
+        for server in &servers {
+            server.answers().await;
+        }
+        servers
+    }
+
+    fn member(name: &str, peer: &str, members: &str) -> Self {
+        let data = tempfile::tempdir().expect("temporary directory");
+        let client = free_address();
+        let child = spawn(name, &client, peer, members, data.path());
+        let (name, peer, members) = (name.to_owned(), peer.to_owned(), members.to_owned());
+        Self { child, name, client, peer, members, data }
     }
 
     /// SIGKILL; what it has acknowledged is on disk.
@@ -59,7 +79,7 @@ impl Server {
 
     /// Starts it again where it was, and waits until it answers.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(&self.client, &self.peer, self.data.path());
+        self.child = spawn(&self.name, &self.client, &self.peer, &self.members, self.data.path());
         self.answers().await;
     }
 
@@ -71,6 +91,7 @@ impl Server {
     /// Other addresses of its own: etcd derives its cluster id from that of its peer port.
     pub(crate) fn rename(&mut self) {
         self.peer = free_address();
+        self.members = format!("{}=http://{}", self.name, self.peer);
     }
 
     /// Stops it as it stands (SIGSTOP): connections stay, nobody answers.
@@ -199,7 +220,7 @@ pub(crate) async fn until<T: std::fmt::Debug>(
     }
 }
 
-fn spawn(client: &str, peer: &str, data: &std::path::Path) -> Child {
+fn spawn(name: &str, client: &str, peer: &str, members: &str, data: &std::path::Path) -> Child {
     // Its life ends with the thread that starts it, also if the test is killed.
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "etcd", "--data-dir"])
@@ -208,7 +229,7 @@ fn spawn(client: &str, peer: &str, data: &std::path::Path) -> Child {
         .args(["--advertise-client-urls", &format!("http://{client}")])
         .args(["--listen-peer-urls", &format!("http://{peer}")])
         .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
-        .args(["--initial-cluster", &format!("default=http://{peer}")])
+        .args(["--name", name, "--initial-cluster", members])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

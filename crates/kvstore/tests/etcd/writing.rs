@@ -4,7 +4,7 @@ use crate::server::{Server, until};
 use bytes::Bytes;
 use kvstore::{
     Etcd, KeyRange, Publisher, Store, StoreOptions, Write,
-    etcd::{Candidate, FenceError, Leadership},
+    etcd::{Contender, FenceError, Leadership},
     proto::etcdserverpb::{
         DeleteRangeRequest, LeaseLeasesRequest, PutRequest, RequestOp, request_op::Request,
     },
@@ -21,8 +21,8 @@ fn put(key: &str, value: &str) -> Vec<RequestOp> {
     vec![RequestOp { request: Some(Request::RequestPut(request)) }]
 }
 
-async fn elected(candidate: &Candidate) -> Leadership {
-    timeout(Duration::from_secs(20), candidate.elected()).await.expect("elected within 20 s")
+async fn elected(contender: &Contender) -> Leadership {
+    timeout(Duration::from_secs(20), contender.elected()).await.expect("elected within 20 s")
 }
 
 fn value(etcd: &Etcd, key: &str) -> Option<Bytes> {
@@ -34,7 +34,7 @@ async fn one_leads_and_a_former_leader_writes_nothing() {
     let server = Server::start().await;
     let ((one, _a), (two, _b)) = (server.open().await, server.open().await);
     let (first, second) =
-        (Candidate::new(one.clone(), LEADER, "one"), Candidate::new(two.clone(), LEADER, "two"));
+        (Contender::new(one.clone(), LEADER, "one"), Contender::new(two.clone(), LEADER, "two"));
     let mut leader = elected(&first).await;
     assert_eq!(second.leader().as_deref().or(Some("one")), Some("one"));
     let revision = leader.fence().write(put("a", "1")).await.expect("the leader writes");
@@ -74,8 +74,8 @@ async fn one_leads_and_a_former_leader_writes_nothing() {
 async fn a_leader_without_etcd_learns_that_it_leads_no_more_and_leads_again_when_it_is_back() {
     let mut server = Server::start().await;
     let (etcd, _following) = server.open().await;
-    let candidate = Candidate::new(etcd.clone(), LEADER, "one");
-    let mut leader = elected(&candidate).await;
+    let contender = Contender::new(etcd.clone(), LEADER, "one");
+    let mut leader = elected(&contender).await;
     let publisher = Publisher::new(leader.fence().clone(), ["ours/"]);
     publisher.put("ours/a", "1").await.expect("written");
     server.kill();
@@ -88,7 +88,7 @@ async fn a_leader_without_etcd_learns_that_it_leads_no_more_and_leads_again_when
     assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: no leader"));
     assert_eq!(value(&etcd, "ours/a"), Some("1".into()), "what is known is served");
     leader.resign().await;
-    let (_, leader) = tokio::join!(server.restart(), elected(&candidate));
+    let (_, leader) = tokio::join!(server.restart(), elected(&contender));
     let publisher = Publisher::new(leader.fence().clone(), ["ours/"]);
     publisher.put("ours/a", "3").await.expect("written");
     assert_eq!(value(&etcd, "ours/a"), Some("3".into()));
@@ -99,7 +99,7 @@ async fn etcd_and_an_embedded_store_are_published_to_alike() {
     let server = Server::start().await;
     server.put("other/x", "kept").await;
     let (etcd, _following) = server.open().await;
-    let leader = elected(&Candidate::new(etcd.clone(), LEADER, "one")).await;
+    let leader = elected(&Contender::new(etcd.clone(), LEADER, "one")).await;
     let embedded = Store::in_memory(StoreOptions::default());
     embedded.put("other/x", "kept").expect("put");
     let publishers =

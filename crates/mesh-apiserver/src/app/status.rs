@@ -116,7 +116,7 @@ fn shared(shared: &Shared) -> Value {
         "endpoint": endpoint,
         "ageSeconds": (shared.etcd.age().as_secs_f64() * 1000.0).round() / 1000.0,
         "replica": shared.name,
-        "leader": shared.candidate.leader(),
+        "leader": shared.contender.leader(),
         "leads": *shared.leads.borrow(),
     })
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvstore::Etcd;
-use kvstore::etcd::{Candidate, Leadership};
+use kvstore::etcd::{Contender, Leadership};
+use kvstore::{Etcd, KeyRange, Publisher, Store};
 use mesh_runtime::{BlockReady, Chain, Shutdown};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
@@ -22,13 +22,57 @@ use crate::source::ManifestSource;
 /// The key that the leader holds; its value names the replica. STABLE FORMAT: replicas of two versions must agree.
 pub const LEADER: &str = "isthmus/v1/hub/leader";
 
+/// The key that says whose records these are: `<cluster>/<id>`. STABLE FORMAT. The first leader writes it.
+pub const OWNER: &str = "isthmus/v1/hub/cluster";
+
+/// An etcd that this hub must not write to: it would take away what is another's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotOurs {
+    /// It holds the records of another cluster.
+    #[error(
+        "etcd holds the records of cluster {found}, this is the hub of {expected}: each cluster needs an etcd of its own (if \
+         the cluster was renamed, delete the key {OWNER})"
+    )]
+    Cluster {
+        /// Name and id.
+        found: String,
+        /// Ours.
+        expected: String,
+    },
+    /// It is the etcd of a Kubernetes API server.
+    #[error(
+        "etcd holds keys below /registry/: it belongs to a Kubernetes API server; give the hub an etcd of its own"
+    )]
+    Kubernetes,
+}
+
+/// Fails if what etcd holds is not this cluster's to write.
+pub fn check_owner(mirror: &Store, cluster: &Cluster) -> Result<(), NotOurs> {
+    let snapshot = mirror.snapshot();
+    if snapshot.range(&KeyRange::prefix("/registry/")).next().is_some() {
+        return Err(NotOurs::Kubernetes);
+    }
+    let expected = owner(cluster);
+    match snapshot.get(OWNER.as_bytes()) {
+        Some(entry) if entry.value != expected => {
+            let found = String::from_utf8_lossy(&entry.value).chars().take(80).collect();
+            Err(NotOurs::Cluster { found, expected })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn owner(cluster: &Cluster) -> String {
+    format!("{}/{}", cluster.name, cluster.id)
+}
+
 /// A hub that may become the one that writes.
 #[derive(Debug)]
 pub struct Replica {
     cluster: Cluster,
     folder: PathBuf,
     etcd: Etcd,
-    candidate: Candidate,
+    contender: Contender,
     metrics: Metrics,
     /// Used while this replica leads.
     filters: Mutex<FilterFile>,
@@ -42,7 +86,7 @@ pub struct Shared {
     /// The connection and the mirror.
     pub etcd: Etcd,
     /// Knows who leads.
-    pub candidate: Candidate,
+    pub contender: Contender,
     /// The name of this replica.
     pub name: String,
     /// Whether it is this one.
@@ -59,9 +103,9 @@ impl Replica {
         metrics: Metrics,
         filters: FilterFile,
     ) -> Self {
-        let candidate = Candidate::new(etcd.clone(), Bytes::from_static(LEADER.as_bytes()), name);
+        let contender = Contender::new(etcd.clone(), Bytes::from_static(LEADER.as_bytes()), name);
         let (report, leads) = (watch::Sender::new(Report::default()), watch::Sender::new(false));
-        Self { cluster, folder, etcd, candidate, metrics, filters: Mutex::new(filters), report, leads }
+        Self { cluster, folder, etcd, contender, metrics, filters: Mutex::new(filters), report, leads }
     }
 
     /// What the status page shows of the hub; of one that has never led, nothing.
@@ -71,8 +115,8 @@ impl Replica {
 
     /// What the status page shows of the store.
     pub fn shared(&self, name: &str) -> Shared {
-        let (etcd, candidate) = (self.etcd.clone(), self.candidate.clone());
-        Shared { etcd, candidate, name: name.to_owned(), leads: self.leads.subscribe() }
+        let (etcd, contender) = (self.etcd.clone(), self.contender.clone());
+        Shared { etcd, contender, name: name.to_owned(), leads: self.leads.subscribe() }
     }
 
     /// Stands for election, leads while it lasts, and stands again, until the shutdown is requested; then it resigns.
@@ -96,7 +140,7 @@ impl Replica {
         loop {
             // A campaign may be dropped; a lease without a key runs out by itself.
             let mut leadership = tokio::select! {
-                leadership = self.candidate.elected() => leadership,
+                leadership = self.contender.elected() => leadership,
                 () = shutdown.requested() => return,
             };
             let begun = Instant::now();
@@ -121,6 +165,10 @@ impl Replica {
         let source = ManifestSource::open(self.folder.clone()).await;
         let source = source.map_err(|error| Chain(&error).to_string())?;
         let fence = leadership.fence().clone();
+        check_owner(self.etcd.mirror(), &self.cluster).map_err(|error| error.to_string())?;
+        let publisher = Publisher::new(fence.clone(), [OWNER]);
+        let owned = publisher.announce([(OWNER.into(), owner(&self.cluster).into())]).await;
+        owned.map_err(|error| Chain(&error).to_string())?;
         // Before any record, so that nobody is shown one that is to be hidden.
         let mut filters = self.filters.lock().await;
         filters.publish(fence.clone()).await.map_err(|error| Chain(&error).to_string())?;
@@ -159,3 +207,32 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After a term of this length the next failure is a new one.
 const LONG_TERM: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use kvstore::StoreOptions;
+    use topology::cluster::{ClusterId, MaxClusters};
+
+    use super::*;
+
+    #[test]
+    fn what_is_anothers_is_left_alone() {
+        let cluster = Cluster {
+            name: "paris".parse().expect("a name"),
+            id: ClusterId::try_from(1).expect("an id"),
+            max: MaxClusters::N255,
+            global_namespaces: true,
+        };
+        let store = Store::in_memory(StoreOptions::default());
+        assert_eq!(check_owner(&store, &cluster), Ok(()), "a new etcd is anybody's");
+        store.put(OWNER, "paris/1").expect("put");
+        assert_eq!(check_owner(&store, &cluster), Ok(()));
+        for found in ["paris/2", "tokyo/1", ""] {
+            store.put(OWNER, found).expect("put");
+            let expected = NotOurs::Cluster { found: found.to_owned(), expected: "paris/1".to_owned() };
+            assert_eq!(check_owner(&store, &cluster), Err(expected));
+        }
+        store.put("/registry/pods/default/a", "").expect("put");
+        assert_eq!(check_owner(&store, &cluster), Err(NotOurs::Kubernetes));
+    }
+}

@@ -63,6 +63,9 @@ async fn who_may_not_write_does_not_reach_etcd() {
     let mut kv = KvClient::new(mirrored.server.channel().await);
     let put = PutRequest { key: "cilium/state/x".into(), value: "1".into(), ..PutRequest::default() };
     let refused = kv.put(put).await.expect_err("refused");
-    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "etcdserver: permission denied"));
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::PermissionDenied, "etcdserver: permission denied")
+    );
     assert_eq!(mirrored.etcd.mirror().revision(), 1, "nothing was written");
 }
