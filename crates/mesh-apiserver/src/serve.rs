@@ -119,7 +119,10 @@ impl Server {
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(%error, "accept a connection");
+                    // Such as for want of file descriptors: then it comes again and again.
+                    if service.notices.say(self.address, "accept", &error.to_string()) {
+                        warn!(%error, "accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -127,7 +130,9 @@ impl Server {
             let places = connections.clone().try_acquire_owned().ok().zip(handshakes.begin(address.ip()));
             let Some((connection, handshake)) = places else {
                 service.metrics.turned_away();
-                debug!(%address, "too many connections, turned away");
+                if service.notices.say(address, "turned-away", "too many connections or handshakes") {
+                    warn!(%address, "too many connections or handshakes, turned away");
+                }
                 continue;
             };
             let (service, others) = (service.clone(), others.clone());

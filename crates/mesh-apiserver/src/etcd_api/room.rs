@@ -17,23 +17,33 @@ use tokio::{
     time::Instant,
 };
 
-/// Room of one connection. A client that asks for many lists and reads none waits for itself: its further lists are not
-/// even looked for.
+/// Room of one connection; clones are the same room. A client that asks for many lists and reads none waits for itself: its
+/// further lists are not even looked for.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
-    records: Arc<Semaphore>,
-    watches: Arc<Semaphore>,
-    arriving: Arc<AtomicUsize>,
-    lists: Arc<Mutex<Lists>>,
+    held: Arc<Held>,
     shared: SharedRoom,
 }
 
 /// Room that several connections share: those of one holder. Clones are the same room.
 #[derive(Clone, Debug)]
 pub struct SharedRoom {
+    share: Arc<Share>,
+}
+
+/// What a connection holds.
+#[derive(Debug)]
+struct Held {
+    share: Share,
+    lists: Mutex<Lists>,
+}
+
+/// What is taken from.
+#[derive(Debug)]
+struct Share {
     records: Arc<Semaphore>,
     watches: Arc<Semaphore>,
-    arriving: Arc<AtomicUsize>,
+    arriving: AtomicUsize,
 }
 
 /// Room that a list takes until it has been handed to the connection; `None` in tests that need none.
@@ -43,7 +53,7 @@ pub(super) type Taken = Option<List>;
 #[derive(Debug)]
 pub(super) struct List {
     number: u64,
-    lists: Arc<Mutex<Lists>>,
+    held: Arc<Held>,
     _records: [OwnedSemaphorePermit; 2],
 }
 
@@ -68,31 +78,29 @@ struct Lists {
 
 impl Default for SharedRoom {
     fn default() -> Self {
-        Self {
-            records: Arc::new(Semaphore::new(SHARED_RECORDS)),
-            watches: Arc::new(Semaphore::new(SHARED_WATCHES)),
-            arriving: Arc::default(),
-        }
+        Self { share: Arc::new(Share::new(SHARED_RECORDS, SHARED_WATCHES)) }
+    }
+}
+
+impl Share {
+    fn new(records: usize, watches: usize) -> Self {
+        let [records, watches] = [records, watches].map(|places| Arc::new(Semaphore::new(places)));
+        Self { records, watches, arriving: AtomicUsize::new(0) }
     }
 }
 
 impl SharedRoom {
     /// Whether this is the same room.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.records, &other.records)
+        Arc::ptr_eq(&self.share, &other.share)
     }
 }
 
 impl Room {
     /// The room of a new connection, within that of its holder.
     pub(super) fn new(shared: SharedRoom, limits: &Limits) -> Self {
-        Self {
-            records: Arc::new(Semaphore::new(RECORDS as usize)),
-            watches: Arc::new(Semaphore::new(limits.watches_per_connection)),
-            arriving: Arc::default(),
-            lists: Arc::default(),
-            shared,
-        }
+        let share = Share::new(RECORDS as usize, limits.watches_per_connection);
+        Self { held: Arc::new(Held { share, lists: Mutex::default() }), shared }
     }
 
     /// The room of a request's connection.
@@ -105,19 +113,19 @@ impl Room {
     pub(super) async fn take(&self, request: &RangeRequest) -> Taken {
         let records = records(request);
         // The semaphores are never closed. Own room first, so that nobody waits with others' room in hand.
-        let own = self.records.clone().acquire_many_owned(records).await.ok()?;
-        let shared = self.shared.records.clone().acquire_many_owned(records).await.ok()?;
-        let mut lists = lock(&self.lists);
+        let own = self.held.share.records.clone().acquire_many_owned(records).await.ok()?;
+        let shared = self.shared.share.records.clone().acquire_many_owned(records).await.ok()?;
+        let mut lists = lock(&self.held.lists);
         let number = lists.next;
         lists.next += 1;
         lists.begun.insert(number, Instant::now());
-        Some(List { number, lists: self.lists.clone(), _records: [own, shared] })
+        Some(List { number, held: self.held.clone(), _records: [own, shared] })
     }
 
     /// A place for one more watch; `None` if there are too many.
     pub(super) fn watch(&self) -> Option<WatchPlace> {
-        let own = self.watches.clone().try_acquire_owned().ok()?;
-        let shared = self.shared.watches.clone().try_acquire_owned().ok()?;
+        let own = self.held.share.watches.clone().try_acquire_owned().ok()?;
+        let shared = self.shared.share.watches.clone().try_acquire_owned().ok()?;
         Some(WatchPlace { _places: [own, shared] })
     }
 
@@ -130,7 +138,7 @@ impl Room {
     pub(super) async fn overdue(&self, most: Duration) {
         loop {
             let now = Instant::now();
-            let oldest = lock(&self.lists).begun.first_key_value().map(|(_, begun)| *begun + most);
+            let oldest = lock(&self.held.lists).begun.first_key_value().map(|(_, begun)| *begun + most);
             if oldest.is_some_and(|oldest| oldest <= now) {
                 return;
             }
@@ -141,35 +149,43 @@ impl Room {
 
 impl Drop for List {
     fn drop(&mut self) {
-        lock(&self.lists).begun.remove(&self.number);
+        lock(&self.held.lists).begun.remove(&self.number);
     }
 }
 
 impl Unfinished {
-    /// Says how many bytes of a message are held now. Fails if that is more than there is room for.
+    /// Says how many bytes of a message are held now. Fails, and holds what it held, if that is more than there is room for.
     pub(super) fn holds(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        let before = std::mem::replace(&mut self.bytes, bytes);
-        for (held, most) in
-            [(&self.room.arriving, ARRIVING_BYTES), (&self.room.shared.arriving, SHARED_ARRIVING_BYTES)]
-        {
-            // Two connections that grow at the same moment may both be told that there is no room.
-            held.fetch_sub(before, Ordering::Relaxed);
-            held.fetch_add(bytes, Ordering::Relaxed);
-            if bytes > before && held.load(Ordering::Relaxed) > most {
-                held.fetch_sub(bytes, Ordering::Relaxed);
-                held.fetch_add(before, Ordering::Relaxed);
-                self.bytes = before;
-                return Err(NoRoom);
-            }
+        let before = self.bytes;
+        self.set(bytes);
+        let (own, shared) = self.counters();
+        // Two connections that grow at the same moment may both be told that there is no room.
+        let fits = own.load(Ordering::Relaxed) <= ARRIVING_BYTES
+            && shared.load(Ordering::Relaxed) <= SHARED_ARRIVING_BYTES;
+        if bytes <= before || fits {
+            return Ok(());
         }
-        Ok(())
+        self.set(before);
+        Err(NoRoom)
+    }
+
+    fn set(&mut self, bytes: usize) {
+        let (own, shared) = self.counters();
+        for counter in [own, shared] {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+            counter.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+    }
+
+    fn counters(&self) -> (&AtomicUsize, &AtomicUsize) {
+        (&self.room.held.share.arriving, &self.room.shared.share.arriving)
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        self.room.arriving.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.room.shared.arriving.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.set(0);
     }
 }
 
@@ -257,7 +273,11 @@ mod tests {
         let fitting = held.iter_mut().filter_map(|unfinished| unfinished.holds(4 << 20).ok()).count();
         assert_eq!(fitting, 7, "with the first connection's, 32 MiB");
         drop((first, second, held));
-        assert_eq!(shared.arriving.load(Ordering::Relaxed), 0);
+        assert!(
+            others.iter().all(|room| room.held.share.arriving.load(Ordering::Relaxed) == 0),
+            "{others:?}"
+        );
+        assert_eq!(shared.share.arriving.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -131,7 +131,11 @@ async fn silent_connections_are_few_and_short() {
     });
     // Each kind is told once, and counted where it is shown.
     let log = hub.log();
-    for kind in ["TLS handshake not complete after", "client has spoken neither HTTP/2 nor HTTP/1.1"] {
+    for kind in [
+        "TLS handshake not complete after",
+        "client has spoken neither HTTP/2 nor HTTP/1.1",
+        "too many connections or handshakes, turned away",
+    ] {
         let lines = log.lines().filter(|line| line.contains(kind)).count();
         assert_eq!(lines, 1, "{kind} in\n{log}");
     }
