@@ -27,6 +27,7 @@ mod range;
 mod read;
 mod refusal;
 mod room;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod txn;
@@ -51,6 +52,7 @@ use kvstore::{
 };
 use pages::Pages;
 use std::{sync::Arc, time::Duration};
+use tally::Tallies;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
@@ -120,7 +122,17 @@ fn router(store: Store, etcd: Option<Etcd>, limits: Limits, views: Arc<Views>) -
     let expired = pages.clone();
     let pacer = Arc::new(Pacer::start(fanout.clone(), &store, move || expired.expire()));
     let judging = Arc::new(Semaphore::new(JUDGING));
-    let api = Api { store, etcd, limits, counts: Arc::default(), pages, fanout, views, judging, _pacer: pacer };
+    let api = Api {
+        store,
+        limits,
+        counts: Arc::default(),
+        tallies: Arc::default(),
+        pages,
+        fanout,
+        views,
+        judging,
+        _pacer: pacer,
+    };
     let (most, guarded) = (limits.message_bytes, api.clone());
     // These two answer with bytes that clients share, which generated services cannot.
     let shared = axum::Router::new()
@@ -155,6 +167,7 @@ struct Api {
     etcd: Option<Etcd>,
     limits: Limits,
     counts: Arc<Counts>,
+    tallies: Arc<Tallies>,
     pages: Arc<Pages>,
     fanout: Arc<Fanout>,
     views: Arc<Views>,

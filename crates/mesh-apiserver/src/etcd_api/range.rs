@@ -37,6 +37,11 @@ impl Found<'_> {
         RangeResponse { header: None, kvs, more: self.more, count: self.count }
     }
 
+    /// How many keys the range has, whatever is shown of them.
+    pub(super) fn count(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(0)
+    }
+
     /// The encoded fields of the response but for its header. O(bytes).
     pub(super) fn encode(self) -> Bytes {
         let value_bytes = |entry: &Entry| if self.keys_only { 0 } else { entry.value.len() };

@@ -1,6 +1,9 @@
 //! `KV.Range` for clients: pages that are encoded once for all who ask for the same one.
 
-use super::{Api, Grants, framing, grants::requested, pages::Page, range, refusal, room::Room, view::View};
+use super::{
+    Api, Grants, counts::Counted, framing, grants::requested, pages::Page, range, refusal, room::Room,
+    view::View,
+};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -8,7 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 use kvstore::{
-    Snapshot,
+    KeyRange, Snapshot,
     proto::etcdserverpb::{RangeRequest, RangeResponse},
 };
 use tonic::Status;
@@ -64,7 +67,16 @@ fn body(api: &Api, snapshot: &Snapshot, request: RangeRequest, view: Option<&Vie
     if let Some(known) = page.as_ref().and_then(|page| api.pages.get(page)) {
         return Ok(known);
     }
+    let begins = view
+        .filter(|_| request.revision == 0 && !request.range_end.is_empty())
+        .map(|view| Beginning::of(&request, view, snapshot));
+    if let Some(begins) = &begins {
+        begins.carry_on(api);
+    }
     let found = range::find_in(snapshot, request, Some(&api.counts), view)?;
+    if let Some(begins) = begins {
+        begins.remember(api, found.count());
+    }
     let body = found.encode();
     // A response whose length its frame cannot say.
     if body.len() > MOST_BYTES {
@@ -80,6 +92,35 @@ fn page(snapshot: &Snapshot, request: &RangeRequest, view: Option<&View>) -> Res
     let revision = u64::try_from(request.revision).unwrap_or(0);
     let revision = snapshot.at(revision).map_err(refusal::read)?.revision();
     Ok(Page::of(request, revision, view))
+}
+
+/// The first page of a list in a view: it alone has to count the whole range.
+struct Beginning {
+    range: KeyRange,
+    view: View,
+    counted: Counted,
+}
+
+impl Beginning {
+    fn of(request: &RangeRequest, view: &View, snapshot: &Snapshot) -> Self {
+        let (key, range_end) = (request.key.clone(), request.range_end.clone());
+        let range = KeyRange::from_wire(key.clone(), range_end.clone());
+        let counted = Counted { revision: snapshot.revision(), key, range_end, view: Some(view.clone()) };
+        Self { range, view: view.clone(), counted }
+    }
+
+    /// Spares counting if a list began not long ago.
+    fn carry_on(&self, api: &Api) {
+        if api.counts.get(&self.counted).is_none()
+            && let Some(count) = api.tallies.at(&api.store, &self.range, &self.view, self.counted.revision)
+        {
+            api.counts.remember(self.counted.clone(), count);
+        }
+    }
+
+    fn remember(self, api: &Api, count: usize) {
+        api.tallies.remember(&self.range, &self.view, self.counted.revision, count);
+    }
 }
 
 /// The longest answer: that of Go's gRPC clients, which refuse more.

@@ -198,6 +198,7 @@ impl Client {
         mut found: BTreeMap<Bytes, Bytes>,
     ) -> Result<State, TestCaseError> {
         let range = KeyRange::prefix(PREFIX);
+        let start = from.clone();
         let request = RangeRequest {
             key: from,
             range_end: range.wire_end(),
@@ -221,6 +222,10 @@ impl Client {
         for kv in &page.kvs {
             prop_assert!(shown(world.at(u64::MAX), &kv.key, &kv.value), "a page shows {:?}", kv);
         }
+        let (then, now) = (world.at(revision as u64), world.at(u64::MAX));
+        let in_range = then.range(&KeyRange::from_wire(start, range.wire_end()));
+        let count = in_range.filter(|entry| shown(now, &entry.key, &entry.value)).count();
+        prop_assert_eq!(page.count, i64::try_from(count).expect("few"), "at {}", revision);
         let from = page.kvs.last().map(|kv| KeyRange::after_key(&kv.key));
         let left = i64::try_from(page.kvs.len()).expect("few");
         prop_assert_eq!(page.count > left, page.more, "count {} of a page of {}", page.count, left);
