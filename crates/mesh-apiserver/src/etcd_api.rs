@@ -124,6 +124,7 @@ fn router(store: Store, etcd: Option<Etcd>, limits: Limits, views: Arc<Views>) -
     let judging = Arc::new(Semaphore::new(JUDGING));
     let api = Api {
         store,
+        etcd,
         limits,
         counts: Arc::default(),
         tallies: Arc::default(),
