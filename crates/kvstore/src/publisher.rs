@@ -96,7 +96,7 @@ pub enum PublishError {
     Write(#[from] WriteError),
     /// The disk failed.
     #[error(transparent)]
-    Sync(#[from] DiskFailure),
+    Disk(#[from] DiskFailure),
     /// The term as leader is over, or etcd failed.
     #[error(transparent)]
     Fence(#[from] FenceError),

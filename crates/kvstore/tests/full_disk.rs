@@ -85,9 +85,8 @@ fn check_while_failed(store: &Store) {
     let revision = store.revision();
     assert!(matches!(store.put("durable", "no"), Err(WriteError::Disk(_))));
     assert_eq!(store.revision(), revision, "a refused put made a revision");
-    let derived = store.derive::<_, WriteError>(|transaction| {
-        Ok(transaction.put("derived".into(), "yes".into(), 0))
-    });
+    let derived =
+        store.derive::<_, WriteError>(|transaction| Ok(transaction.put("derived".into(), "yes".into(), 0)));
     assert_eq!(derived.expect("goes on in memory").revision, revision + 1);
     let mut watcher = store.watch(KeyRange::key("derived"), 1.max(store.snapshot().compacted()));
     assert_eq!(watcher.take().expect("kept").map(|changes| changes.events.len()), Some(1));
@@ -133,7 +132,8 @@ fn inside(name: &str, test: impl FnOnce(&Path)) {
         .env(INSIDE, place.path())
         .output()
         .expect("start unshare");
-    let output = [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let output =
+        [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(child.status.success() && output.contains("1 passed"), "{}: {output}", child.status);
 }
 

@@ -7,6 +7,7 @@
 //! Until the source has been read completely once, nothing in the store is touched: what an earlier run published
 //! stays valid, and clients resume on it.
 
+mod held;
 pub mod metrics;
 pub mod report;
 
@@ -22,6 +23,7 @@ use topology::record::{Kind, key};
 use topology::{Identity, Labels};
 use tracing::{debug, error, info, warn};
 
+use self::held::Held;
 use self::metrics::Metrics;
 use self::report::Report;
 use crate::export::exporter::identity_range;
@@ -38,6 +40,7 @@ pub struct Hub {
     exporter: Exporter,
     publisher: Publisher,
     source_findings: Vec<Finding>,
+    held: Held,
     report: watch::Sender<Report>,
     metrics: Metrics,
 }
@@ -57,7 +60,8 @@ impl Hub {
         let identities = restore(&cluster, publisher.store());
         let exporter = Exporter::new(cluster.clone(), identities);
         let (report, _) = watch::channel(Report::default());
-        Self { cluster, exporter, publisher, source_findings: Vec::new(), report, metrics }
+        let held = Held::new(&cluster.name);
+        Self { cluster, exporter, publisher, source_findings: Vec::new(), held, report, metrics }
     }
 
     /// Reports to somebody who was there before the hub.
@@ -86,7 +90,16 @@ impl Hub {
         let feed = async {
             let mut first = true;
             loop {
-                let update = source.next().await;
+                let update = {
+                    // It may not be dropped before it has something to say.
+                    let mut next = std::pin::pin!(source.next());
+                    loop {
+                        tokio::select! {
+                            update = &mut next => break update,
+                            () = self.writable(), if !self.held.is_empty() => self.release().await?,
+                        }
+                    }
+                };
                 self.take(update).await?;
                 if std::mem::take(&mut first) {
                     self.announce().await?;
@@ -109,14 +122,16 @@ impl Hub {
             SourceEvent::Reset(objects) => {
                 let delta = self.exporter.reset(objects);
                 self.allocate(&delta).await?;
-                let desired = self.exporter.desired();
-                let desired = desired.into_iter().map(|(key, value)| (Bytes::from(key), value)).collect();
-                (delta, self.publisher.replace(&desired).await?)
+                (delta, self.publish_all().await?)
             }
             SourceEvent::Changes(changes) => {
                 let delta = self.exporter.apply(changes);
                 self.allocate(&delta).await?;
-                let outcome = self.publisher.apply(writes(&delta).collect()).await?;
+                let may_go = |write: &Write| match write {
+                    Write::Put { key, value } => !self.held.holds(key, value),
+                    Write::Delete { .. } => true,
+                };
+                let outcome = self.publisher.apply(writes(&delta).filter(may_go).collect()).await?;
                 (delta, outcome)
             }
         };
@@ -132,16 +147,52 @@ impl Hub {
         Ok(())
     }
 
+    /// Publishes everything but what is held back, which stays as it is.
+    async fn publish_all(&self) -> Result<Outcome, HubError> {
+        let snapshot = self.publisher.store().snapshot();
+        let desired = self.exporter.desired().into_iter().map(|(key, value)| (Bytes::from(key), value));
+        let desired = desired.filter_map(|(key, value)| {
+            let value = if self.held.holds(&key, &value) { snapshot.get(&key)?.value.clone() } else { value };
+            Some((key, value))
+        });
+        Ok(self.publisher.replace(&desired.collect()).await?)
+    }
+
+    /// Waits until the store's disk takes writes.
+    async fn writable(&self) {
+        self.publisher.store().writable().await;
+    }
+
+    /// Publishes what waited for the disk, which has everything now.
+    async fn release(&mut self) -> Result<(), HubError> {
+        let revision = self.publisher.store().revision();
+        if let Err(error) = self.publisher.durable(revision).await {
+            debug!(error = %mesh_runtime::Chain(&error), "the disk has failed again");
+            return Ok(());
+        }
+        let identities = self.held.release();
+        let outcome = self.publish_all().await?;
+        info!(identities, revision = outcome.revision, "what waited for the disk is published");
+        Ok(())
+    }
+
     /// Brings new allocations to disk before anybody can read what they are for: a number that a peer has seen never
-    /// comes to mean something else.
-    async fn allocate(&self, delta: &Delta) -> Result<(), HubError> {
+    /// comes to mean something else. If the disk takes no writes, what names them is held back.
+    async fn allocate(&mut self, delta: &Delta) -> Result<(), HubError> {
         let new = delta.puts.iter().filter(|(key, _)| key.starts_with(ALLOCATIONS));
         let new: Vec<Write> = new.map(|(key, value)| put(key, value)).collect();
         if new.is_empty() {
             return Ok(());
         }
-        let outcome = self.publisher.apply(new).await?;
-        Ok(self.publisher.durable(outcome.revision).await?)
+        let outcome = self.publisher.apply(new.clone()).await?;
+        match self.publisher.durable(outcome.revision).await {
+            Err(PublishError::Disk(failure)) => {
+                self.held.add(&new);
+                warn!(error = %failure, identities = new.len(), "new identities wait for the disk");
+                Ok(())
+            }
+            durable => Ok(durable?),
+        }
     }
 
     /// Tells readers that the first set is complete, and forgets the canaries of another name of this cluster.

@@ -1,9 +1,9 @@
 //! The real process, over real mutual TLS on loopback, asked by Debian's `etcdctl` (package etcd-client).
 
-#[path = "process/peer_filters.rs"]
-mod peer_filters;
 #[path = "process/floods.rs"]
 mod floods;
+#[path = "process/peer_filters.rs"]
+mod peer_filters;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -12,7 +12,11 @@ pub fn raise_limit(wanted: u64) {
     // No limit is enough for everybody.
     match limit {
         Some(limit) if limit < wanted => {
-            warn!(limit, wanted, "few files may be open at a time: clients may be turned away; raise the limit (ulimit -n)");
+            warn!(
+                limit,
+                wanted,
+                "few files may be open at a time: clients may be turned away; raise the limit (ulimit -n)"
+            );
         }
         _ => debug!(limit, "files that may be open at a time"),
     }

@@ -141,9 +141,12 @@ impl Disk {
         let journal = Journal::open(&self.directory)?;
         journal.set_high_water(snapshot.revision())?;
         let files = Files::start(journal, snapshot.revision(), &self.health);
-        self.replace_files(Some(files.map_err(RestoreError::file("start the sync thread of", &self.directory))?));
+        self.replace_files(Some(
+            files.map_err(RestoreError::file("start the sync thread of", &self.directory))?,
+        ));
         let failure = self.health.failure.send_replace(None);
-        let secs = failure.map_or(0, |failure| jiff::Timestamp::now().duration_since(failure.since).as_secs());
+        let secs =
+            failure.map_or(0, |failure| jiff::Timestamp::now().duration_since(failure.since).as_secs());
         info!(directory = %self.directory.display(), revision = snapshot.revision(), keys = snapshot.len(), secs,
             "store is on disk again, written anew from memory");
         Ok(())
@@ -259,7 +262,8 @@ fn exchange(fresh: &Path, current: &Path) -> Result<(), RestoreError> {
     // Somebody may have removed the old one.
     let flags = if current.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
     let exchanged = renameat_with(CWD, fresh, CWD, current, flags);
-    exchanged.map_err(|errno| RestoreError::file("put the new files in the place of", current)(errno.into()))?;
+    exchanged
+        .map_err(|errno| RestoreError::file("put the new files in the place of", current)(errno.into()))?;
     let directory = current.parent().unwrap_or(current);
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(RestoreError::file("sync", directory))
@@ -268,7 +272,9 @@ fn exchange(fresh: &Path, current: &Path) -> Result<(), RestoreError> {
 /// Removes what an attempt left behind.
 pub(crate) fn remove(fresh: &Path) -> Result<(), RestoreError> {
     match fs::remove_dir_all(fresh) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(RestoreError::file("remove", fresh)(cause)),
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(RestoreError::file("remove", fresh)(cause))
+        }
         _ => Ok(()),
     }
 }

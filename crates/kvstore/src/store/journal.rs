@@ -284,7 +284,9 @@ impl JournalError {
             Self::Record { .. } => None,
             Self::File { source, .. } => Some(source.kind()),
             Self::Storage { source, .. } => match source.as_ref() {
-                fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => Some(error.kind()),
+                fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+                    Some(error.kind())
+                }
                 _ => None,
             },
         };

@@ -408,7 +408,10 @@ async fn a_disk_that_is_back_holds_everything_and_who_waits_hears_of_it() {
     tokio::time::timeout(Duration::from_secs(20), store.writable()).await.expect("back within 20 s");
     maintained.abort();
     let revision = store.put("c", "3").expect("put");
-    tokio::time::timeout(Duration::from_secs(20), store.synced(revision)).await.expect("20 s").expect("synced");
+    tokio::time::timeout(Duration::from_secs(20), store.synced(revision))
+        .await
+        .expect("20 s")
+        .expect("synced");
     drop((store, maintained.await));
     let store = Store::open(directory.path(), StoreOptions::default()).expect("open");
     assert_eq!((store.cluster_id(), store.revision(), store.snapshot().len()), (cluster_id, 4, 3));

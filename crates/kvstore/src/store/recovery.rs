@@ -5,9 +5,9 @@
 //! copied (restored from a backup), the journal's tail is gone, or there is a hole in the history.
 
 use super::{
+    disk,
     entry::{Batch, Entry, Event, EventKind},
     history::History,
-    disk,
     journal::{HIGH_WATER, Journal, JournalError, Meta, RECORDS},
     snapshot::Snapshot,
 };

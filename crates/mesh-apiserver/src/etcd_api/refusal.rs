@@ -71,7 +71,9 @@ pub(super) fn write(cause: WriteError) -> Status {
         WriteError::Disk(failure) if failure.is_full() => {
             Status::resource_exhausted("etcdserver: mvcc: database space exceeded")
         }
-        WriteError::Disk(_) | WriteError::Closed | WriteError::Mirror => Status::unavailable(format!("etcdserver: {cause}")),
+        WriteError::Disk(_) | WriteError::Closed | WriteError::Mirror => {
+            Status::unavailable(format!("etcdserver: {cause}"))
+        }
     }
 }
 

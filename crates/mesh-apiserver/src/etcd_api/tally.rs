@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::peer_filters::{
         PeerFilters,
-        in_force::{Peer, publish},
+        in_force::{Peer, publish_now},
     };
     use kvstore::StoreOptions;
     use proptest::prelude::*;
@@ -89,7 +89,7 @@ mod tests {
             let (store, views, tallies) =
                 (Store::in_memory(StoreOptions::default()), Views::default(), Tallies::default());
             let file = PeerFilters::parse("default: {namespaces: {include: [shop]}}").expect("a file");
-            publish(&store, &file).expect("published");
+            publish_now(&store, &file);
             let range = KeyRange::prefix("cilium/state/ip/v1/default/");
             let view = views.policy(&store.snapshot(), Some(&Peer::unnamed()), &range).view.expect("a view");
             tallies.remember(&range, &view, store.revision(), 0);
@@ -115,7 +115,7 @@ mod tests {
         let (store, views, tallies) =
             (Store::in_memory(StoreOptions::default()), Views::default(), Tallies::default());
         let file = PeerFilters::parse("default: {namespaces: {include: [shop]}}").expect("a file");
-        publish(&store, &file).expect("published");
+        publish_now(&store, &file);
         let range = KeyRange::prefix("cilium/state/");
         let view = views.policy(&store.snapshot(), Some(&Peer::unnamed()), &range).view.expect("a view");
         assert_eq!(tallies.at(&store, &range, &view, 2), None);

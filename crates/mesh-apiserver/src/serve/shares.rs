@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn a_cluster_takes_its_own_places_alone() {
         let shares = Shares::new(Caps { cluster: 2, ..Caps::default() });
-        let mut held = vec![shares.take(of("berlin")).expect("free"), shares.take(of("berlin")).expect("free")];
+        let mut held =
+            vec![shares.take(of("berlin")).expect("free"), shares.take(of("berlin")).expect("free")];
         let full = shares.take(of("berlin")).expect_err("it has two").to_string();
         assert_eq!(full, "too many connections: cluster berlin may have 2 at a time; close some");
         held.push(shares.take(of("tokyo")).expect("another cluster"));

@@ -28,7 +28,9 @@ pub(super) fn judge_store(
         AnchorKind::Root(_) | AnchorKind::Unattested => {
             Err(Refusal::StoreOfAnyone { anchor: anchor.subject.clone() }.into())
         }
-        AnchorKind::Plain => Ok(Accepted { role: accepted, passport: None, expires: ends, anchor: anchor.id() }),
+        AnchorKind::Plain => {
+            Ok(Accepted { role: accepted, passport: None, expires: ends, anchor: anchor.id() })
+        }
         AnchorKind::Passport(_) => {
             let passport = passport(anchor, path)?;
             let uri = leaf_names(x509, &passport)?;

@@ -11,6 +11,7 @@ use kvstore::{
     Etcd, StoreOptions,
     proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient},
 };
+use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
@@ -31,7 +32,8 @@ impl Mirrored {
             let Err(error) = follower.run().await;
             error.to_string()
         });
-        let (router, mirror) = (shared_routes(etcd.clone(), Limits::default()), etcd.mirror().clone());
+        let (router, mirror) =
+            (shared_routes(etcd.clone(), Limits::default(), Arc::default()), etcd.mirror().clone());
         let server = Server::serving(router, mirror, grants, Limits::default()).await;
         Self { server, etcd, following }
     }
