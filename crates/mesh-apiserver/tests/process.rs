@@ -2,6 +2,8 @@
 
 #[path = "process/floods.rs"]
 mod floods;
+#[path = "process/full_disk.rs"]
+mod full_disk;
 #[path = "process/peer_filters.rs"]
 mod peer_filters;
 
