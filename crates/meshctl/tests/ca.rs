@@ -373,3 +373,34 @@ fn help_has_examples() {
     }
     meshctl(&["--help"]).expect(0).says(&["3 refused by a rule"]);
 }
+
+#[test]
+fn the_etcd_behind_a_store_gets_the_passport_and_is_told_why() {
+    let stage = Stage::new();
+    stage.enroll("paris", "1", "10.1.0.0/16", &[]).expect(0);
+    let passport = fs::read(stage.file("paris/passport.crt")).expect("a passport");
+    let leaf = |role: &str, more: &[&str]| {
+        let (cluster, out) = (stage.path("paris"), stage.path(role));
+        let args = ["ca", "leaf", "--cluster-dir", &cluster, "--role", role, "--node", "n1", "--out", &out];
+        meshctl(&[&args[..], more].concat())
+    };
+    leaf("etcd", &["--name", "etcd-0.isthmus.svc"]).expect(0).says(&[
+        "issued isthmus etcd for n1 of cluster paris",
+        "ca.crt is this cluster's passport, not the mesh root",
+        "lets every member of the mesh issue itself root or admin-<cluster>",
+        "--client-cert-auth",
+        "--client-cert-allowed-hostname=store.paris.mesh.cilium.io",
+    ]);
+    leaf("store", &[]).expect(0).says(&[
+        "issued isthmus store for n1 of cluster paris",
+        "ca.crt is this cluster's passport, not the mesh root",
+        "--store-tls-dir",
+    ]);
+    for role in ["etcd", "store"] {
+        assert_eq!(fs::read(stage.file(role).join("ca.crt")).expect("readable"), passport, "{role}");
+        assert_eq!(mode(&stage.file(role).join("tls.key")), 0o600);
+        pki::Credentials::load(&stage.file(role)).expect("usable");
+    }
+    // What the passport does not permit is not issued to an etcd either.
+    leaf("etcd", &["--name", "etcd.example.org"]).expect(1).says(&["does not verify", "nothing was issued"]);
+}

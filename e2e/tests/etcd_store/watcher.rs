@@ -81,8 +81,8 @@ impl Watcher {
             self.name,
             told.len(),
             truth.len(),
-            differs.map(|at| &told[at]).or(told.get(truth.len())),
-            differs.map(|at| &truth[at]).or(truth.get(told.len())),
+            differs.map(|at| &told[at]).or_else(|| told.get(truth.len())),
+            differs.map(|at| &truth[at]).or_else(|| truth.get(told.len())),
         );
         ensure!(
             told.windows(2).all(|pair| pair[0].revision <= pair[1].revision),

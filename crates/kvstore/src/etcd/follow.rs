@@ -204,7 +204,7 @@ impl Dialer {
             }
             // Once a round at first, then now and then.
             let rounds = self.failed / u32::try_from(self.dial.count()).unwrap_or(u32::MAX).max(1);
-            if rounds == 0 || rounds % 30 == 0 {
+            if rounds.is_multiple_of(30) {
                 warn!(endpoint = name, error = causes(&*error), "no answer from etcd");
             }
             self.failed = self.failed.saturating_add(1);

@@ -275,7 +275,7 @@ async fn the_next_endpoint_is_used_when_one_does_not_answer() {
     let _following = Following::start(follower);
     caught_up(&etcd, &server).await;
     until("contact", 10, || {
-        etcd.endpoint().filter(|found| found == server.address()).map(drop).ok_or(etcd.endpoint())
+        etcd.endpoint().filter(|found| found == server.address()).map(drop).ok_or_else(|| etcd.endpoint())
     })
     .await;
 }
