@@ -198,7 +198,7 @@ impl Ground {
     /// Writes or reads a key of etcd itself with this certificate.
     pub(crate) async fn at_etcd(&self, endpoint: &str, tls: &Path, verb: &str) -> Result<Said> {
         let args: &[&str] = if verb == "put" { &["put", "test/own", "secret"] } else { &["get", "test/own"] };
-        self.run(endpoint, tls, args).await
+        self.run(endpoint, tls, &[args, &["--command-timeout=2s", "--dial-timeout=2s"]].concat()).await
     }
 
     /// What a hub says that is given the mesh root to judge its etcd by.
@@ -237,6 +237,9 @@ impl Ground {
 
     async fn run(&self, endpoints: &str, tls: &Path, args: &[&str]) -> Result<Said> {
         let mut command = tokio::process::Command::from(self.etcdctl_command(endpoints, tls));
+        if !args.iter().any(|arg| arg.starts_with("--command-timeout")) {
+            command.args(["--command-timeout=10s", "--dial-timeout=5s"]);
+        }
         let output = command.args(args).stdin(Stdio::null()).kill_on_drop(true).output();
         let output = timeout(Duration::from_secs(30), output).await.context("etcdctl does not end")??;
         let text = [output.stdout, output.stderr].concat();
@@ -249,7 +252,6 @@ impl Ground {
         let root = self.tls("paris", Role::Hub).join("ca.crt");
         command.env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoints}")).arg("--cacert").arg(root);
         command.arg("--cert").arg(tls.join("tls.crt")).arg("--key").arg(tls.join("tls.key"));
-        command.args(["--command-timeout=5s", "--dial-timeout=5s"]);
         command
     }
 }
@@ -354,11 +356,25 @@ impl Replica {
         self.process.kill().await
     }
 
+    /// Stops it as it stands (SIGSTOP): connections stay, nothing moves.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.process.child.as_ref().and_then(Child::id).context("it does not run")?;
+        Ok(kill_process(Pid::from_raw(pid.cast_signed()).context("process id")?, signal)?)
+    }
+
     /// Asks it to end, and waits until it has, in good order.
     pub(crate) async fn stop(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
         let child = self.process.child.as_mut().context("it does not run")?;
-        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("process id")?;
-        kill_process(pid, Signal::TERM)?;
         let ended = timeout(Duration::from_secs(20), child.wait()).await.context("it does not end")??;
         self.process.child = None;
         ensure!(ended.success(), "{ended}: {}", self.log()?);

@@ -80,6 +80,21 @@ async fn writer_and_etcd_die_and_every_watcher_sees_every_change_once_and_in_ord
     let read = ground.etcdctl(&a.endpoint(), Role::Admin, &["get", "test/key"]).await?;
     ensure!(read.text.contains("test/key\n1"), "what was written at a replica is read there: {}", read.text);
 
+    // The writer is stopped as it stands, and goes on when another writes: it learns that it does not.
+    let leader = one_leader(&[&a, &b]).await?;
+    let (asleep, awake) = if leader == "a" { (&a, &b) } else { (&b, &a) };
+    asleep.freeze()?;
+    eventually("the other replica writes", SOON, || async {
+        let store = awake.store().await?;
+        ensure!(store["etcd"]["leads"] == true, "{store:#}");
+        Ok(())
+    })
+    .await?;
+    asleep.thaw()?;
+    let writer = one_leader(&[&a, &b]).await?;
+    ensure!(writer == awake.name(), "{writer} writes, not {}", awake.name());
+    seen_further(&watchers, 5).await.context("after the writer woke up")?;
+
     // A writer that is asked to stop resigns.
     let leader = one_leader(&[&a, &b]).await?;
     let (leaving, staying) = if leader == "a" { (&mut a, &mut b) } else { (&mut b, &mut a) };

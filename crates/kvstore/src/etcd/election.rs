@@ -15,7 +15,7 @@ use crate::proto::etcdserverpb::{
     request_op::Request,
 };
 use bytes::Bytes;
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -197,7 +197,7 @@ impl Fence {
 
     /// Compacts etcd to where the mirror's retention has come, every minute, for ever: one leader at a time does it, and
     /// so the history in etcd is bounded as that of an embedded store is.
-    pub async fn compact_along(&self) {
+    pub async fn compact_along(&self) -> Infallible {
         let mut done = 0;
         loop {
             sleep(COMPACT_INTERVAL).await;

@@ -9,7 +9,7 @@ use crate::store::{MirrorError, Store, StoreOptions};
 use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 use tokio::{
     sync::watch as latest,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
@@ -40,10 +40,9 @@ pub(super) async fn open(
     let mut dialer = Dialer { dial, next: 0, failed: 0 };
     let (etcd, head, contact) = loop {
         let (contact, head) = dialer.connect(None).await?;
-        let begun = Instant::now();
         match first_mirror(&contact.channel, head, options.clone()).await {
             Ok(mirror) => {
-                let (contact_sender, current) = (latest::Sender::new(None), latest::Sender::new(begun));
+                let (contact_sender, current) = (latest::Sender::new(None), latest::Sender::new(head.asked));
                 let shared = Shared { mirror, contact: contact_sender, current };
                 break (Etcd { shared: Arc::new(shared) }, head, contact);
             }
@@ -168,8 +167,9 @@ impl Follower {
         let mirror = self.etcd.mirror();
         let mut progress = mirror.progress();
         loop {
-            let (begun, known) = (Instant::now(), mirror.revision());
-            let latest = list::latest(channel, Some(mirror.cluster_id())).await?.revision;
+            let known = mirror.revision();
+            let Head { revision: latest, asked, .. } =
+                list::latest(channel, Some(mirror.cluster_id())).await?;
             if latest < known {
                 return Err(StoreReplaced::WentBack { known, found: latest }.into());
             }
@@ -179,7 +179,7 @@ impl Follower {
                     return Err(EtcdError::Stuck { revision: mirror.revision(), latest });
                 }
             }
-            self.etcd.shared.current.send_replace(begun);
+            self.etcd.shared.current.send_replace(asked);
             sleep(PROBE_INTERVAL).await;
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     range::KeyRange,
     store::{Entry, Origin, Snapshot},
 };
+use tokio::time::Instant;
 use tonic::{Code, transport::Channel};
 
 /// A header that was looked at.
@@ -18,6 +19,8 @@ use tonic::{Code, transport::Channel};
 pub(super) struct Head {
     pub(super) origin: Origin,
     pub(super) revision: u64,
+    /// When it was looked at; for [`latest`], a moment before it was asked for.
+    pub(super) asked: Instant,
 }
 
 impl Head {
@@ -42,7 +45,7 @@ impl Head {
             Some(expected) if expected != cluster_id => {
                 Err(StoreReplaced::ClusterId { expected, found: cluster_id }.into())
             }
-            _ => Ok(Self { origin: Origin { cluster_id, member_id }, revision }),
+            _ => Ok(Self { origin: Origin { cluster_id, member_id }, revision, asked: Instant::now() }),
         }
     }
 }
@@ -52,8 +55,9 @@ pub(super) async fn latest(channel: &Channel, expected: Option<u64>) -> Result<H
     const METHOD: &str = "Range";
     // Any key will do; this one cannot exist for long, and nothing is sent of it.
     let request = RangeRequest { key: "\0".into(), count_only: true, ..RangeRequest::default() };
+    let asked = Instant::now();
     let answer = unary(kv(channel.clone()).range(request)).await.map_err(refused(METHOD))?;
-    Head::of(METHOD, answer.header.as_ref(), expected)
+    Ok(Head { asked, ..Head::of(METHOD, answer.header.as_ref(), expected)? })
 }
 
 /// Holds one key of a snapshot, the one that was written last, against what etcd has at that revision.

@@ -180,7 +180,7 @@ impl Replica {
             ended = hub.run(source, None, shutdown.clone()) => ended.map_err(|error| Chain(&error).to_string()),
             reason = leadership.lost() => Err(reason),
             ended = filters.run(fence.clone()) => ended.map_err(|error| Chain(&error).to_string()),
-            () = fence.compact_along() => Ok(()),
+            never = fence.compact_along() => match never {},
         }
     }
 
