@@ -195,27 +195,33 @@ impl Fence {
         Err(FenceError::Lagging { revision, latest: self.etcd.mirror().revision() })
     }
 
-    /// Compacts etcd to where the mirror's retention has come, every minute, for ever: one leader at a time does it, and
-    /// so the history in etcd is bounded as that of an embedded store is.
+    /// Compacts etcd to where the mirror's retention has come, and returns the revision; `None` if etcd is there already.
+    ///
+    /// One leader at a time does it, and so the history in etcd is bounded as that of an embedded store is.
+    pub async fn compact(&self) -> Result<Option<u64>, EtcdError> {
+        let mirror = self.etcd.mirror().snapshot();
+        let revision = mirror.compacted().min(mirror.revision());
+        if revision == 0 {
+            return Ok(None);
+        }
+        let request = CompactionRequest { revision: wire(revision), physical: false };
+        match self.etcd.compact(request).await {
+            Ok(_) => Ok(Some(revision)),
+            // That far, or further, it is compacted.
+            Err(status) if status.code() == Code::OutOfRange => Ok(None),
+            Err(status) => Err(EtcdError::call("Compact", &status)),
+        }
+    }
+
+    /// [Compacts](Self::compact) every minute, for ever.
     pub async fn compact_along(&self) -> Infallible {
-        let mut done = 0;
         loop {
             sleep(COMPACT_INTERVAL).await;
-            let revision = self.etcd.mirror().snapshot().compacted().min(self.etcd.mirror().revision());
-            if revision <= done {
-                continue;
+            match self.compact().await {
+                Ok(None) => {}
+                Ok(Some(revision)) => debug!(revision, "etcd compacted"),
+                Err(error) => warn!(error = %error, "compact etcd"),
             }
-            let request = CompactionRequest { revision: wire(revision), physical: false };
-            match self.etcd.compact(request).await {
-                Ok(_) => debug!(revision, "etcd compacted"),
-                // Somebody has compacted further.
-                Err(status) if status.code() == Code::OutOfRange => {}
-                Err(status) => {
-                    warn!(revision, error = status.message(), "compact etcd");
-                    continue;
-                }
-            }
-            done = revision;
         }
     }
 

@@ -1,13 +1,14 @@
 //! One of several writes, and nobody else can.
 
-use crate::server::{Server, until};
+use crate::server::{Following, Server, until};
 use bytes::Bytes;
 use kvstore::{
     Etcd, KeyRange, Publisher, Store, StoreOptions, Write,
     etcd::{Contender, FenceError, Leadership},
     proto::etcdserverpb::{
-        DeleteRangeRequest, LeaseLeasesRequest, PutRequest, RequestOp, request_op::Request,
+        DeleteRangeRequest, LeaseLeasesRequest, PutRequest, RangeRequest, RequestOp, request_op::Request,
     },
+    store::Retention,
 };
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
@@ -140,4 +141,31 @@ async fn etcd_and_an_embedded_store_are_published_to_alike() {
         if newest < Some(canary) { Ok(()) } else { Err((newest, canary)) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_in_etcd_is_bounded_by_the_leaders_retention() {
+    let server = Server::start().await;
+    let retention = Retention { revisions: 10, ..Retention::default() };
+    let opened = Etcd::open(server.dial(), StoreOptions { retention });
+    let (etcd, follower) = timeout(Duration::from_secs(20), opened).await.expect("in time").expect("a store");
+    let _following = Following::start(follower);
+    let leader = elected(&Contender::new(etcd.clone(), LEADER, "one")).await;
+    assert_eq!(leader.fence().compact().await.expect("nothing to do"), None);
+    let publisher = Publisher::new(leader.fence().clone(), ["ours/"]);
+    for n in 0..60 {
+        publisher.put("ours/a", n.to_string()).await.expect("written");
+    }
+    let compacted = leader.fence().compact().await.expect("compacted").expect("a revision");
+    assert!(compacted > 20 && compacted < etcd.mirror().revision(), "{compacted}, {:?}", etcd.mirror());
+    assert_eq!(leader.fence().compact().await.expect("nothing to do"), None);
+    let range = |revision: u64| RangeRequest {
+        key: "ours/a".into(),
+        revision: revision.cast_signed(),
+        ..RangeRequest::default()
+    };
+    let mut kv = server.kv().await;
+    let gone = kv.range(range(compacted - 1)).await.expect_err("compacted");
+    assert_eq!(gone.message(), "etcdserver: mvcc: required revision has been compacted");
+    kv.range(range(compacted)).await.expect("the oldest one");
 }

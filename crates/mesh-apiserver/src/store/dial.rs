@@ -83,7 +83,6 @@ where
     let endpoint = tonic::transport::Endpoint::from_static("http://etcd")
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW);
     let stream = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
@@ -97,6 +96,7 @@ where
 /// How long a name may take to resolve, and an address to answer.
 const ATTEMPT: Duration = Duration::from_secs(3);
 const MOST_ADDRESSES: usize = 4;
-/// etcd allows a ping every five seconds (`--grpc-keepalive-min-time`).
+/// etcd allows a ping every five seconds (`--grpc-keepalive-min-time`), and none on a connection without a call; there is
+/// always a watch.
 const KEEPALIVE: Duration = Duration::from_secs(6);
 const WINDOW: u32 = 1 << 20;
