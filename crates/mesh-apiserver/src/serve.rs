@@ -165,6 +165,8 @@ impl Service {
             Ok(accepted) => accepted,
             Err(error) => return self.handshake_failed(address, &error),
         };
+        // The futures that it is handed through would each have room for it, for as long as it lives.
+        let stream = Box::new(stream);
         match self.admit(&peer, &others) {
             Ok(admitted) => self.serve(stream, address, &peer, admitted).await,
             Err(reason) => self.refuse(stream, address, &peer, reason).await,
@@ -191,7 +193,7 @@ impl Service {
 
     async fn serve(
         &self,
-        stream: TlsStream<TcpStream>,
+        stream: Box<TlsStream<TcpStream>>,
         address: SocketAddr,
         peer: &PeerIdentity,
         admitted: Admitted,
@@ -227,7 +229,7 @@ impl Service {
     /// Tells a peer for a while why it is not served.
     async fn refuse(
         &self,
-        stream: TlsStream<TcpStream>,
+        stream: Box<TlsStream<TcpStream>>,
         address: SocketAddr,
         peer: &PeerIdentity,
         refusal: Refusal,
