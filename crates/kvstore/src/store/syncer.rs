@@ -94,24 +94,38 @@ impl Syncer {
         self.shared.wake.notify_one();
     }
 
-    /// Waits until `revision` is on disk.
-    pub(crate) async fn synced(&self, revision: u64) -> Result<(), NotSynced> {
-        if self.shared.synced.load(Ordering::Acquire) >= revision {
-            return Ok(());
+    /// Waits until `revision` is on disk. Who waits keeps nothing open.
+    pub(crate) fn synced(&self, revision: u64) -> impl Future<Output = Result<(), NotSynced>> + use<> {
+        let turn = self.turn(revision);
+        async move {
+            match turn? {
+                Some(outcome) => outcome.await.map_err(|_dropped| NotSynced),
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// Asks for a sync, and for word of it; `None` if it has been made.
+    fn turn(&self, revision: u64) -> Result<Option<oneshot::Receiver<()>>, NotSynced> {
+        let is_synced = || self.shared.synced.load(Ordering::Acquire) >= revision;
+        if is_synced() {
+            return Ok(None);
+        }
+        let mut demand = self.shared.demand();
+        // Once more: a sync that has ended since has told its waiters already, and there need not be another one.
+        if is_synced() {
+            return Ok(None);
+        }
+        if demand.stop {
+            return Err(NotSynced);
         }
         let (done, outcome) = oneshot::channel();
-        {
-            let mut demand = self.shared.demand();
-            if demand.stop {
-                return Err(NotSynced);
-            }
-            demand.revision = demand.revision.max(revision);
-            demand.waiters.push(Waiter { revision, done });
-            if demand.waiters.len() >= demand.gather {
-                self.shared.wake.notify_one();
-            }
+        demand.revision = demand.revision.max(revision);
+        demand.waiters.push(Waiter { revision, done });
+        if demand.waiters.len() >= demand.gather {
+            self.shared.wake.notify_one();
         }
-        outcome.await.map_err(|_dropped| NotSynced)
+        Ok(Some(outcome))
     }
 }
 
@@ -222,3 +236,34 @@ impl Ord for Waiter {
 
 /// The longest wait for the others of a group; a few times what a sync takes.
 const PATIENCE: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_who_asks_while_a_sync_ends_is_told() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let journal = Arc::new(Journal::open(directory.path()).expect("open"));
+        let syncer = Arc::new(Syncer::start(journal, 1, drop).expect("thread"));
+        for revision in 2..500 {
+            syncer.appended(revision);
+            let demand = syncer.shared.demand();
+            let (asking, asks) = std::sync::mpsc::channel();
+            let asked = tokio::spawn({
+                let syncer = syncer.clone();
+                async move {
+                    asking.send(()).expect("listened to");
+                    syncer.synced(revision).await
+                }
+            });
+            asks.recv().expect("asks");
+            std::thread::yield_now();
+            // A sync ends, with nobody to tell.
+            syncer.shared.synced.store(revision, Ordering::Release);
+            drop(demand);
+            let told = tokio::time::timeout(Duration::from_secs(10), asked).await;
+            assert!(matches!(told, Ok(Ok(Ok(())))), "revision {revision}: {told:?}");
+        }
+    }
+}
