@@ -13,6 +13,7 @@ use super::{
     entry::{Batch, Entry},
     journal::{Journal, JournalError, Meta, RECORDS},
     lease::LeaseChange,
+    snapshot::Snapshot,
     syncer::Syncer,
 };
 use std::{
@@ -43,6 +44,12 @@ struct Files {
 
 struct Health {
     failure: watch::Sender<Option<DiskFailure>>,
+}
+
+/// A copy of the store at one moment, beside the files in use.
+struct Copied {
+    journal: Journal,
+    snapshot: Snapshot,
 }
 
 /// Why the disk takes no writes. Clones share the text.
@@ -78,9 +85,9 @@ impl Disk {
 
     /// Waits until `revision` is on disk.
     pub(crate) async fn synced(&self, revision: u64) -> Result<(), DiskFailure> {
-        let files = self.sound()?;
-        let synced = files.syncer.synced(revision).await;
-        synced.map_err(|_ended| self.failure().unwrap_or_else(DiskFailure::closed))
+        // Files that are replaced meanwhile have to be closed by then, so they are not held here.
+        let synced = self.sound()?.syncer.synced(revision);
+        synced.await.map_err(|_ended| self.failure().unwrap_or_else(DiskFailure::closed))
     }
 
     /// Asks for a sync without waiting for it.
@@ -113,28 +120,28 @@ impl Disk {
         let fresh = self.directory.join(FRESH);
         remove(&fresh)?;
         fs::create_dir_all(&fresh).map_err(RestoreError::file("create", &fresh))?;
-        let restored = self.restore_in(&fresh, inner);
+        let restored = copy(&fresh, inner).and_then(|copied| self.take_over(&fresh, inner, copied));
         // What is left of a failed attempt would take the room that the next one needs.
         let removed = remove(&fresh);
         restored.and(removed)
     }
 
-    fn restore_in(&self, fresh: &Path, inner: &Inner) -> Result<(), RestoreError> {
-        let journal = Journal::open(fresh)?;
-        let (snapshot, history) = inner.everything();
-        journal.fill(&snapshot, &history)?;
-        let begun = snapshot.revision();
-        drop((snapshot, history));
-
+    /// Adds what was written since the copy, and puts it in the place of the files.
+    fn take_over(&self, fresh: &Path, inner: &Inner, copied: Copied) -> Result<(), RestoreError> {
+        let Copied { journal, snapshot: before } = copied;
+        let begun = before.revision();
         let _writer = inner.lock_writer();
         let (snapshot, mut history) = inner.everything();
-        // Again a little: what was written meanwhile. If it is compacted already it is among the current versions.
         history.retain(|batch| batch.revision > begun);
-        if snapshot.revision() > begun {
-            journal.fill(&snapshot, &history)?;
+        journal.fill(&snapshot, &history, begun)?;
+        if snapshot.compacted() > begun {
+            // The tombstones of keys that were deleted since may be forgotten.
+            let is_gone = |entry: &&Arc<Entry>| snapshot.get(&entry.key).is_none();
+            let gone: Vec<_> = before.versions().filter(is_gone).cloned().collect();
+            journal.compact(snapshot.compacted(), &gone)?;
         }
         journal.set_meta(&Meta { compacted: snapshot.compacted(), closed: false, ..self.meta.clone() })?;
-        drop(journal);
+        drop((journal, before));
         // The library's threads end before its files go.
         drop(self.replace_files(None));
         exchange(&fresh.join(RECORDS), &self.directory.join(RECORDS))?;
@@ -256,6 +263,14 @@ impl fmt::Debug for Disk {
     }
 }
 
+/// Writes everything to `fresh`, while others go on writing.
+fn copy(fresh: &Path, inner: &Inner) -> Result<Copied, RestoreError> {
+    let journal = Journal::open(fresh)?;
+    let (snapshot, history) = inner.everything();
+    journal.fill(&snapshot, &history, 0)?;
+    Ok(Copied { journal, snapshot })
+}
+
 /// Swaps two directories that lie beside each other in the tree, in one step, and brings that to disk.
 fn exchange(fresh: &Path, current: &Path) -> Result<(), RestoreError> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -321,3 +336,81 @@ pub(crate) const FRESH: &str = "fresh";
 pub(crate) const IN_DOUBT: u64 = u64::MAX;
 const FIRST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        range::KeyRange,
+        store::{Store, StoreOptions, Transaction, WriteError},
+    };
+    use futures_util::FutureExt;
+
+    fn open(directory: &Path) -> Store {
+        Store::open(directory, StoreOptions::default()).expect("open")
+    }
+
+    fn disk(store: &Store) -> &Disk {
+        store.inner.disk.as_ref().expect("a disk")
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_sync_keeps_no_file_open() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = open(directory.path());
+        let revision = store.put("a", "1").expect("put");
+        let disk = disk(&store);
+        let mut waiting = std::pin::pin!(disk.synced(revision));
+        let outcome = waiting.as_mut().now_or_never();
+        let files = disk.sound().expect("sound");
+        assert_eq!(Arc::strong_count(&files), 2, "the store's and ours");
+        drop(files);
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => waiting.await,
+        };
+        outcome.expect("synced");
+    }
+
+    #[test]
+    fn what_happens_while_the_files_are_copied_is_in_them() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = open(directory.path());
+        let derive = |work: &dyn Fn(&mut Transaction)| {
+            let work = |transaction: &mut Transaction| {
+                work(transaction);
+                Ok(())
+            };
+            store.derive::<_, WriteError>(work).expect("goes on in memory").revision
+        };
+        for key in ["changed", "deleted", "kept", "again"] {
+            store.put(key, "1").expect("put");
+        }
+        for id in [7, 8] {
+            store.grant(id, 100).expect("granted");
+        }
+        disk(&store).fail_for_a_test();
+        let fresh = directory.path().join(FRESH);
+        fs::create_dir_all(&fresh).expect("directory");
+        let copied = copy(&fresh, &store.inner).expect("copied");
+        derive(&|transaction| drop(transaction.put("changed".into(), "2".into(), 0)));
+        derive(&|transaction| {
+            transaction.delete(&KeyRange::key("deleted"));
+            transaction.delete(&KeyRange::key("again"));
+        });
+        let last = derive(&|transaction| drop(transaction.put("again".into(), "2".into(), 0)));
+        derive(&|transaction| transaction.end_lease(7));
+        store.compact(last).expect("compacted in memory");
+        disk(&store).take_over(&fresh, &store.inner, copied).expect("restored");
+        let seen = |store: &Store| {
+            let snapshot = store.snapshot();
+            let entries: Vec<Entry> =
+                snapshot.range(&KeyRange::all()).map(|entry| Entry::clone(entry)).collect();
+            (snapshot.revision(), snapshot.compacted(), entries, store.leases())
+        };
+        let (before, cluster_id) = (seen(&store), store.cluster_id());
+        drop(store);
+        let store = open(directory.path());
+        assert_eq!((seen(&store), store.cluster_id()), (before, cluster_id));
+    }
+}

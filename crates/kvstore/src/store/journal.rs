@@ -185,10 +185,16 @@ impl Journal {
         self.set_high_water(batch.revision)
     }
 
-    /// Writes a whole store into an empty directory: every version that can be read, and the events since the last
-    /// compaction. What is in both is written twice, to the same place. Waits for nothing.
-    pub(crate) fn fill(&self, snapshot: &Snapshot, history: &[Arc<Batch>]) -> Result<(), JournalError> {
-        let versions = snapshot.versions().cloned();
+    /// Writes a store into a directory that holds all of it up to revision `after`, 0 for an empty one: every version that
+    /// can be read, and the events since the last compaction. What is in both is written twice, to the same place.
+    /// Leases that it does not have are removed. Waits for nothing.
+    pub(crate) fn fill(
+        &self,
+        snapshot: &Snapshot,
+        history: &[Arc<Batch>],
+        after: u64,
+    ) -> Result<(), JournalError> {
+        let versions = snapshot.versions().filter(|entry| entry.mod_revision > after).cloned();
         let versions = versions.map(|entry| Event { kind: EventKind::Put, entry, previous: None });
         let events = history.iter().flat_map(|batch| batch.events.iter().cloned());
         let mut events = versions.chain(events).peekable();
@@ -200,6 +206,9 @@ impl Journal {
             write.commit().map_err(|source| self.storage(source))?;
         }
         let mut write = self.database.batch();
+        for (id, _) in self.leases()?.into_iter().filter(|(id, _)| !snapshot.has_lease(*id)) {
+            write.remove(&self.leases, id.to_be_bytes());
+        }
         for (id, ttl_secs) in snapshot.leases() {
             write.insert(&self.leases, id.to_be_bytes(), ttl_secs.to_be_bytes());
         }
@@ -312,9 +321,9 @@ impl ActiveFile {
         Ok(Some(Self { number, file }))
     }
 
-    /// fjall numbers its files without a gap.
+    /// fjall numbers its files without a gap, and removes the oldest ones first.
     fn is_newest(&self, records: &Path) -> bool {
-        !journal_file(records, self.number + 1).exists()
+        journal_file(records, self.number).exists() && !journal_file(records, self.number + 1).exists()
     }
 }
 
