@@ -98,6 +98,11 @@ impl Grants {
         !self.write.is_empty()
     }
 
+    /// Fails with PermissionDenied unless something may be written: for reading there are Range and Watch.
+    pub(super) fn may_transact(&self) -> Result<(), Status> {
+        self.decide(self.may_write_any())
+    }
+
     /// Fails with PermissionDenied unless status, members and leases may be asked for.
     pub(super) fn may_maintain(&self) -> Result<(), Status> {
         self.decide(self.maintain)

@@ -68,6 +68,8 @@ impl Kv for Api {
         let request = request.into_inner();
         txn::check(&request, self.limits.txn_operations)?;
         txn::authorize(&request, &grants)?;
+        // Its reads hold up whoever writes, and one answer may hold a whole list 128 times.
+        grants.may_transact()?;
         self.check_size(&request)?;
         if let Some(etcd) = &self.etcd {
             return etcd.txn(request).await.map(Response::new);

@@ -38,6 +38,15 @@ async fn a_peer_may_not_read_or_write_outside_its_grant() {
     };
     let txn = TxnRequest { failure: vec![put], ..TxnRequest::default() };
     assert_eq!(denied(&kv.txn(txn).await.expect_err("no branch is granted")), DENIED);
+    // Also if it only reads what is granted: 128 times everything would be one answer.
+    let list = kvstore::proto::etcdserverpb::RequestOp {
+        request: Some(kvstore::proto::etcdserverpb::request_op::Request::RequestRange(range(
+            "cilium/state/",
+            "cilium/state0",
+        ))),
+    };
+    let txn = TxnRequest { success: vec![list; 128], ..TxnRequest::default() };
+    assert_eq!(denied(&kv.txn(txn).await.expect_err("not granted")), DENIED);
     let mut maintenance = MaintenanceClient::new(server.channel().await);
     assert_eq!(denied(&maintenance.status(StatusRequest {}).await.expect_err("not granted")), DENIED);
     assert_eq!(server.store.revision(), 1, "nothing was written");
