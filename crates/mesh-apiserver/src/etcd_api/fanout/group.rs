@@ -161,14 +161,21 @@ impl Subscription {
         &self.group.kind
     }
 
-    /// How to get on from revision `next`, all before it being delivered.
-    pub(in super::super) fn next(&self, next: u64) -> Next {
+    /// How to get on from revision `next`, all before it being delivered, up to `reached`.
+    ///
+    /// A chunk is there before its revisions count as reached: other groups, that of the filters among them, may not have
+    /// theirs yet.
+    pub(in super::super) fn next(&self, next: u64, reached: u64) -> Next {
         if next > self.group.touched.load(Ordering::Acquire) {
             return Next::Nothing;
         }
         let recent = lock(&self.group.recent);
         let chunk = recent.chunks.iter().find(|chunk| chunk.after < next && next <= chunk.first);
-        chunk.map_or(Next::History, |chunk| Next::Chunk(chunk.clone()))
+        match chunk {
+            Some(chunk) if chunk.last > reached => Next::Nothing,
+            Some(chunk) => Next::Chunk(chunk.clone()),
+            None => Next::History,
+        }
     }
 }
 

@@ -40,7 +40,7 @@ impl Client {
     fn read(&mut self, fanout: &Fanout) {
         let reached = fanout.reached();
         while self.watcher.next_revision() <= reached {
-            match self.subscription.next(self.watcher.next_revision()) {
+            match self.subscription.next(self.watcher.next_revision(), reached) {
                 Next::Nothing => self.watcher.skip_to(reached + 1),
                 Next::Chunk(chunk) => {
                     let response = WatchResponse::decode(chunk.body.clone()).expect("a response");
@@ -173,4 +173,19 @@ fn watches_of_one_view_share() {
     clients.iter_mut().for_each(|client| client.read(&fanout));
     let seen: Vec<_> = clients.iter().map(|client| (client.seen.clone(), client.shared)).collect();
     assert_eq!(seen, [(vec![one, two], 2), (vec![one, two], 2), (vec![two], 1)]);
+}
+
+/// In the midst of a wave one group has its chunk and another, such as that of the filters, has not.
+#[test]
+fn what_is_not_reached_is_not_handed_out() {
+    let store = Store::in_memory(StoreOptions::default());
+    let (fanout, wake) = (Arc::new(Fanout::new(&store)), Arc::new(Notify::new()));
+    let subscription = fanout.subscribe(kind(), &wake);
+    store.put("k/0", "not its").expect("put");
+    fanout.wave();
+    let group = fanout.state().groups.get(&kind()).cloned().expect("its group");
+    group.push(3, 3, 1, bytes::Bytes::from_static(b"x"));
+    let (next, reached) = (2, fanout.reached());
+    assert!(matches!(subscription.next(next, reached), Next::Nothing));
+    assert!(matches!(subscription.next(next, reached + 1), Next::Chunk(_)));
 }

@@ -28,7 +28,7 @@ impl Refiltering {
     pub(super) fn take_change(&mut self, fanout: &Fanout) -> bool {
         // Before the look: what comes meanwhile is told next time.
         let reached = fanout.reached();
-        let changed = !matches!(self.subscription.next(self.seen + 1), Next::Nothing);
+        let changed = !matches!(self.subscription.next(self.seen + 1, reached), Next::Nothing);
         self.seen = self.seen.max(reached);
         changed
     }

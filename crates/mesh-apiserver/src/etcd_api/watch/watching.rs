@@ -73,7 +73,7 @@ impl Watching {
     pub(super) fn next(&mut self, fanout: &Fanout) -> Result<Option<Piece>, Compacted> {
         let reached = fanout.reached();
         while self.watcher.next_revision() <= reached {
-            let next = self.subscription.next(self.watcher.next_revision());
+            let next = self.subscription.next(self.watcher.next_revision(), reached);
             let piece = match next {
                 _ if self.is_new => self.read_history(reached)?,
                 Next::History => self.read_history(reached)?,
