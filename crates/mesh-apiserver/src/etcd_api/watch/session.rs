@@ -9,7 +9,7 @@ use super::{
         wire,
     },
     refiltering::Refiltering,
-    watching::{Piece, Told, Watching},
+    watching::{Found, Piece, Told, Watching},
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -50,6 +50,8 @@ pub(super) struct Session {
     next_id: i64,
     /// Responses since the client was last listened to.
     unheard: u32,
+    /// A watch is looking through the history, and has not found anything yet.
+    searching: bool,
     /// The client wants to be told when everything has been sent.
     progress_asked: bool,
     ended: bool,
@@ -72,6 +74,7 @@ impl Session {
             served: i64::MAX,
             next_id: 0,
             unheard: 0,
+            searching: false,
             progress_asked: false,
             ended: false,
         }
@@ -101,6 +104,11 @@ impl Session {
             if !self.ready.is_empty() {
                 continue;
             }
+            if self.searching {
+                // Others have their turn between two stretches.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let due = self.watches.values().filter_map(Watching::progress_due).min();
             self.unheard = 0;
             // Every arm is cancel safe: a stream keeps its half-read message, the rest holds no state.
@@ -119,14 +127,20 @@ impl Session {
 
     /// Puts one watch's next events among the responses, or says what else there is to say.
     fn collect(&mut self) {
+        self.searching = false;
         let later = (Bound::Excluded(self.served), Bound::Unbounded);
         let in_turn = self.watches.range(later).chain(self.watches.range(..=self.served));
         let in_turn: Vec<i64> = in_turn.map(|(id, _)| *id).collect();
         for id in in_turn {
             let Some(watch) = self.watches.get_mut(&id) else { continue };
             match watch.next(&self.api.fanout) {
-                Ok(None) => {}
-                Ok(Some(piece)) => {
+                Ok(Found::Nothing) => {}
+                Ok(Found::More) => {
+                    self.served = id;
+                    self.searching = true;
+                    return;
+                }
+                Ok(Found::Piece(piece)) => {
                     self.served = id;
                     self.cancel_outdated();
                     // What was made for an outdated watch is not said.

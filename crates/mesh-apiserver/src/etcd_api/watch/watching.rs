@@ -36,6 +36,17 @@ pub(super) struct Told {
     pub(super) progress: bool,
 }
 
+/// What a look for events found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// At least one event.
+    Piece(Piece),
+    /// There are none up to what the fan-out has reached.
+    Nothing,
+    /// None in a stretch of the history; there is more of it.
+    More,
+}
+
 /// Encoded events of whole revisions.
 #[derive(Debug)]
 pub(super) struct Piece {
@@ -69,8 +80,9 @@ impl Watching {
         since > self.since
     }
 
-    /// The next events, at least one; `None` if there are none up to what the fan-out has reached.
-    pub(super) fn next(&mut self, fanout: &Fanout) -> Result<Option<Piece>, Compacted> {
+    /// The next events. Reads one stretch of the history at most: a long one without events of ours would keep everybody
+    /// else waiting.
+    pub(super) fn next(&mut self, fanout: &Fanout) -> Result<Found, Compacted> {
         let reached = fanout.reached();
         while self.watcher.next_revision() <= reached {
             let next = self.subscription.next(self.watcher.next_revision(), reached);
@@ -95,11 +107,13 @@ impl Watching {
             if let (Some(_), Some(due)) = (&piece, &mut self.progress_due) {
                 *due = Instant::now() + PROGRESS_INTERVAL;
             }
-            if piece.is_some() {
-                return Ok(piece);
+            match piece {
+                Some(piece) => return Ok(Found::Piece(piece)),
+                None if self.watcher.next_revision() <= reached => return Ok(Found::More),
+                None => {}
             }
         }
-        Ok(None)
+        Ok(Found::Nothing)
     }
 
     /// The revision up to which everything has been delivered.
