@@ -14,6 +14,7 @@ use kvstore::{
     KeyRange, Snapshot,
     proto::etcdserverpb::{RangeRequest, RangeResponse},
 };
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 /// Answers `/etcdserverpb.KV/Range`.
@@ -26,16 +27,22 @@ async fn answer(api: &Api, request: Request) -> Result<Response, Status> {
     let request: RangeRequest = framing::request(request.into_body(), api.limits.message_bytes).await?;
     let range = requested(request.key.clone(), request.range_end.clone())?;
     grants.may_read(&range)?;
-    let room = room.take(&request).await;
+    let taken = room.take(&request).await;
+    // What a single key takes is little.
+    let turn = if request.range_end.is_empty() { None } else { room.turn().await };
     let snapshot = api.store.snapshot();
     let policy = api.views.policy(&snapshot, grants.peer(), &range);
     policy.may_continue(request.revision)?;
     let body = match policy.view {
-        None => body(api, &snapshot, request, None)?,
-        Some(view) => filtered(api, &snapshot, request, view).await?,
+        None => {
+            let body = body(api, &snapshot, request, None)?;
+            drop(turn);
+            body
+        }
+        Some(view) => filtered(api, &snapshot, request, view, turn).await?,
     };
     let first = RangeResponse { header: Some(api.header(snapshot.revision())), ..RangeResponse::default() };
-    Ok(framing::unary(framing::Message::new(&first, body), room))
+    Ok(framing::unary(framing::Message::new(&first, body), taken))
 }
 
 /// To judge records takes time, so it is done beside those who serve connections, and not by all at once: who waits may
@@ -45,6 +52,7 @@ async fn filtered(
     snapshot: &Snapshot,
     request: RangeRequest,
     view: View,
+    own_turn: Option<OwnedSemaphorePermit>,
 ) -> Result<Bytes, Status> {
     let is_page_kept =
         page(snapshot, &request, Some(&view))?.is_some_and(|page| api.pages.get(&page).is_some());
@@ -56,7 +64,8 @@ async fn filtered(
     let (api, snapshot) = (api.clone(), snapshot.clone());
     let judged = tokio::task::spawn_blocking(move || {
         let judged = body(&api, &snapshot, request, Some(&view));
-        drop(turn);
+        // Also if the client has left meanwhile: it cannot have more judged than that by leaving.
+        drop((turn, own_turn));
         judged
     });
     judged.await.map_err(|_panic| Status::internal("etcdserver: internal error, see the server's log"))?

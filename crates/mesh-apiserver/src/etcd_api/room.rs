@@ -1,11 +1,11 @@
 //! How much of the hub's memory a client may take: lists that it has not read, messages that it has not finished, and
 //! watches.
 
-use super::Limits;
+use super::{Limits, fanout::Filters};
 use http::Extensions;
-use kvstore::proto::etcdserverpb::RangeRequest;
+use kvstore::{KeyRange, proto::etcdserverpb::RangeRequest};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -44,7 +44,15 @@ struct Share {
     records: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     arriving: AtomicUsize,
+    /// Turns to look for a list.
+    turns: Arc<Semaphore>,
+    /// What is watched, and by how many watches.
+    watched: Mutex<HashMap<Watched, usize>>,
+    most_watched: usize,
 }
+
+/// What the fan-out encodes events for once, however many watch it.
+type Watched = (KeyRange, Filters);
 
 /// Room that a list takes until it has been handed to the connection; `None` in tests that need none.
 pub(super) type Taken = Option<List>;
@@ -60,6 +68,8 @@ pub(super) struct List {
 /// A watch's place, until it is dropped.
 #[derive(Debug)]
 pub(super) struct WatchPlace {
+    share: Arc<Share>,
+    watched: Watched,
     _places: [OwnedSemaphorePermit; 2],
 }
 
@@ -78,18 +88,24 @@ struct Lists {
 
 impl Default for SharedRoom {
     fn default() -> Self {
-        Self { share: Arc::new(Share::new(SHARED_RECORDS, SHARED_WATCHES)) }
+        Self { share: Arc::new(Share::new(SHARED_RECORDS, SHARED_WATCHES, SHARED_WATCHED)) }
     }
 }
 
 impl Share {
-    fn new(records: usize, watches: usize) -> Self {
+    fn new(records: usize, watches: usize, most_watched: usize) -> Self {
         let [records, watches] = [records, watches].map(|places| Arc::new(Semaphore::new(places)));
-        Self { records, watches, arriving: AtomicUsize::new(0) }
+        let turns = Arc::new(Semaphore::new(TURNS));
+        Self { records, watches, arriving: AtomicUsize::new(0), turns, watched: Mutex::default(), most_watched }
     }
 }
 
 impl SharedRoom {
+    /// Room of another cluster: it has less reason to watch many different things.
+    pub fn of_another_cluster() -> Self {
+        Self { share: Arc::new(Share::new(SHARED_RECORDS, SHARED_WATCHES, OTHERS_WATCHED)) }
+    }
+
     /// Whether this is the same room.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.share, &other.share)
@@ -99,7 +115,7 @@ impl SharedRoom {
 impl Room {
     /// The room of a new connection, within that of its holder.
     pub(super) fn new(shared: SharedRoom, limits: &Limits) -> Self {
-        let share = Share::new(RECORDS as usize, limits.watches_per_connection);
+        let share = Share::new(RECORDS as usize, limits.watches_per_connection, 0);
         Self { held: Arc::new(Held { share, lists: Mutex::default() }), shared }
     }
 
@@ -122,11 +138,25 @@ impl Room {
         Some(List { number, held: self.held.clone(), _records: [own, shared] })
     }
 
-    /// A place for one more watch; `None` if there are too many.
-    pub(super) fn watch(&self) -> Option<WatchPlace> {
+    /// Waits until fewer than [`TURNS`] lists of the holder are being looked for. To look keeps a processor busy, and those
+    /// of one holder queue here, not where everybody does. The turn is to be dropped when the list is found.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        self.shared.share.turns.clone().acquire_owned().await.ok()
+    }
+
+    /// A place for one more watch; `None` if there are too many, or too many different ones.
+    pub(super) fn watch(&self, range: &KeyRange, filters: Filters) -> Option<WatchPlace> {
         let own = self.held.share.watches.clone().try_acquire_owned().ok()?;
         let shared = self.shared.share.watches.clone().try_acquire_owned().ok()?;
-        Some(WatchPlace { _places: [own, shared] })
+        let (share, watched) = (self.shared.share.clone(), (range.clone(), filters));
+        let mut all = lock(&share.watched);
+        if all.len() >= share.most_watched && !all.contains_key(&watched) {
+            return None;
+        }
+        *all.entry(watched.clone()).or_insert(0) += 1;
+        drop(all);
+        Some(WatchPlace { share, watched, _places: [own, shared] })
     }
 
     /// Nothing yet of a message.
@@ -150,6 +180,18 @@ impl Room {
 impl Drop for List {
     fn drop(&mut self) {
         lock(&self.held.lists).begun.remove(&self.number);
+    }
+}
+
+impl Drop for WatchPlace {
+    fn drop(&mut self) {
+        let mut all = lock(&self.share.watched);
+        let left = all.get(&self.watched).map_or(0, |watches| watches.saturating_sub(1));
+        if left > 0 {
+            all.insert(self.watched.clone(), left);
+        } else {
+            all.remove(&self.watched);
+        }
     }
 }
 
@@ -193,7 +235,7 @@ impl Drop for Unfinished {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoRoom;
 
-fn lock(lists: &Mutex<Lists>) -> MutexGuard<'_, Lists> {
+fn lock<T>(lists: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change is whole, so a panic elsewhere leaves nothing half done.
     lists.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -214,6 +256,13 @@ const RECORDS: u32 = 32 << 10;
 const SHARED_RECORDS: usize = 4 * RECORDS as usize;
 /// Watches of all connections of one holder: each of a thousand agents follows about ten prefixes.
 const SHARED_WATCHES: usize = 64 << 10;
+/// Lists of one holder that are looked for at a time, however many it has asked for.
+const TURNS: usize = 4;
+/// Different ranges that one holder watches: each costs the fan-out something with every event. Own agents behind a mirror of
+/// other clusters follow about ten of each of them.
+const SHARED_WATCHED: usize = 6144;
+/// The same, of another cluster, whose clients all follow the same ten.
+const OTHERS_WATCHED: usize = 256;
 /// Bytes of unfinished messages on one connection: two of the longest, or hundreds as clients send them.
 const ARRIVING_BYTES: usize = 4 << 20;
 /// The same, of all connections of one holder.
@@ -256,6 +305,33 @@ mod tests {
         assert!(room(&tokyo).take(&list(0)).now_or_never().is_some(), "tokyo's does not");
         drop(lists);
         assert!(room(&berlin).take(&list(256)).now_or_never().is_some());
+    }
+
+    #[test]
+    fn one_holder_watches_only_so_many_different_things() {
+        let room = room(&SharedRoom::of_another_cluster());
+        let filters = Filters { puts: true, deletes: true, previous: false };
+        let watch = |n: usize| room.watch(&KeyRange::key(n.to_string()), filters);
+        let mut held: Vec<_> = (0..300).filter_map(watch).collect();
+        assert_eq!(held.len(), OTHERS_WATCHED);
+        held.push(watch(7).expect("what others watch, too"));
+        assert!(watch(300).is_none());
+        held.remove(7);
+        assert!(watch(300).is_none(), "it is still watched");
+        held.pop();
+        held.push(watch(300).expect("one has ended"));
+        drop(held);
+        assert!(lock(&room.shared.share.watched).is_empty());
+    }
+
+    #[test]
+    fn one_holder_has_a_few_turns() {
+        let (berlin, tokyo) = (SharedRoom::default(), SharedRoom::default());
+        let turns: Vec<_> = (0..100).filter_map(|_| room(&berlin).turn().now_or_never()).collect();
+        assert_eq!(turns.len(), TURNS);
+        assert!(room(&tokyo).turn().now_or_never().is_some(), "another's is free");
+        drop(turns);
+        assert!(room(&berlin).turn().now_or_never().is_some());
     }
 
     #[test]

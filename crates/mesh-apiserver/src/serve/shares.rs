@@ -54,7 +54,7 @@ enum Holder {
     Refused,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
     connections: usize,
     room: SharedRoom,
@@ -88,7 +88,7 @@ impl Shares {
         if let Some(holder) = &holder {
             let most = self.caps.of(holder);
             let mut all = self.held();
-            let held = all.entry(holder.clone()).or_default();
+            let held = all.entry(holder.clone()).or_insert_with(|| Held::of(holder));
             if held.connections >= most {
                 return Err(Full { holder: holder.clone(), most });
             }
@@ -121,6 +121,16 @@ impl Drop for Share {
                 all.remove(holder);
             }
         }
+    }
+}
+
+impl Held {
+    fn of(holder: &Holder) -> Self {
+        let room = match holder {
+            Holder::OwnNode(_) => SharedRoom::default(),
+            Holder::Cluster(_) | Holder::Stock(_) | Holder::Refused => SharedRoom::of_another_cluster(),
+        };
+        Self { connections: 0, room }
     }
 }
 

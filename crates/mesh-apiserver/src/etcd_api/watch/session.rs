@@ -242,7 +242,12 @@ impl Session {
         if self.watches.len() >= most {
             return self.refuse(format!("too many watches on one stream, at most {most} are served"));
         }
-        let Some(place) = self.room.watch() else {
+        let filters = Filters {
+            puts: !filters.contains(&FilterType::Noput),
+            deletes: !filters.contains(&FilterType::Nodelete),
+            previous: create.prev_kv,
+        };
+        let Some(place) = self.room.watch(&range, filters) else {
             return self.refuse("too many watches of this client".to_owned());
         };
         let id = match create.watch_id {
@@ -260,11 +265,6 @@ impl Session {
         if let Some(compact_revision) = policy.compacted(start) {
             return self.say_compacted(id, compact_revision);
         }
-        let filters = Filters {
-            puts: !filters.contains(&FilterType::Noput),
-            deletes: !filters.contains(&FilterType::Nodelete),
-            previous: create.prev_kv,
-        };
         let kind = Kind { range, filters, view: policy.view };
         let subscription = self.api.fanout.subscribe(kind, &self.wake);
         let told = Told { fragment: create.fragment, progress: create.progress_notify };
