@@ -273,7 +273,7 @@ impl Service {
         let mut credentials = self.acceptor.credentials().clone();
         loop {
             if !credentials.current().trust().still_accepts(accepted) {
-                return ("root-removed", "the root of its certificate is no longer accepted");
+                return ("root-removed", "the root or passport of its certificate is no longer accepted");
             }
             let Ok(left) = accepted.expires.duration_since(SystemTime::now()) else {
                 return ("expired", "its certificate has ended");

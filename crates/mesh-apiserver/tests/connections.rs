@@ -316,3 +316,24 @@ async fn a_connection_ends_when_its_root_is_removed() {
     assert_eq!(hub.clients.lately_refused().len(), 1, "nobody else: {:#?}", hub.clients.lately_refused());
     reloader.abort();
 }
+
+/// Whoever replaces a stolen passport is rid of its holder at once, however long the stolen one lasts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_ends_with_the_passport_and_an_agent_stays() {
+    let mesh = Mesh::new();
+    let mut hub = mesh.hub(Caps::default()).await;
+    let reloader = tokio::spawn(hub.reloader.take().expect("the reloader").run());
+    let agent = hub.dial(&mesh.leaf("paris", LeafRole::Local, "n1", DAY)).await;
+    let thief = hub.dial(&mesh.leaf("paris", LeafRole::Admin, "n1", DAY)).await;
+    let (mut stays, mut ends) = (watch(agent).await, watch(thief).await);
+    std::fs::remove_dir_all(mesh.path("paris")).expect("removed");
+    enrol(&Authority::open(&mesh.path("first")).expect("the authority"), &mesh.path("paris"), "paris", 1);
+    mesh.leaf("paris", LeafRole::Hub, "n1", DAY);
+    let after = next(&mut ends).await;
+    assert!(!matches!(after, Ok(Some(_))), "the watch has ended: {after:?}");
+    let shown = hub.refused("root-removed").expect("shown");
+    assert!(shown.reason.contains("CN=admin-paris"), "{shown:?}");
+    hub.store.put("cilium/.heartbeat", "later").expect("memory");
+    assert_eq!(next(&mut stays).await.expect("no error").expect("an event").events.len(), 1);
+    reloader.abort();
+}

@@ -9,7 +9,7 @@ use crate::blocks::Blocks;
 use crate::certificate::{self, Unreadable};
 use crate::fingerprint::Fingerprint;
 use crate::passport::{NotAPassport, Passport};
-use crate::verifier::Accepted;
+use crate::verifier::{Accepted, Role};
 
 /// An immutable set of trust anchors; replaced whole when files change, and one value serves a connection's whole life.
 #[derive(Debug)]
@@ -117,8 +117,16 @@ impl Trust {
     }
 
     /// Whether a peer's authority is among the accepted ones, for the same purpose as when the peer was accepted. A renewed
-    /// certificate of it counts. O(authorities).
+    /// certificate of it counts. An administrator's passport must still be the own one: whoever replaced a stolen passport
+    /// must not keep its holder as administrator until the stolen one ends. Agents may stay and come back with a new
+    /// leaf. O(authorities).
     pub fn still_accepts(&self, peer: &Accepted) -> bool {
+        if matches!(peer.role, Role::Admin { .. }) {
+            let spki = |passport: &Arc<Passport>| passport.spki;
+            if self.own.as_ref().map(spki) != peer.passport.as_ref().map(spki) {
+                return false;
+            }
+        }
         self.anchors.iter().any(|anchor| anchor.id() == peer.anchor)
     }
 
