@@ -47,6 +47,13 @@ impl Message {
     }
 }
 
+impl Message {
+    /// Bytes that are not its own; they are held until the connection has taken the message.
+    pub(super) fn shared_bytes(&self) -> usize {
+        self.shared.len()
+    }
+}
+
 /// The response to a call that is answered by a stream of messages; an error ends it with that status.
 pub(super) fn streaming(messages: impl Stream<Item = Result<Message, Status>> + Send + 'static) -> Response {
     respond(messages, None)

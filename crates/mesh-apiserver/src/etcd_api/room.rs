@@ -43,6 +43,8 @@ struct Held {
 struct Share {
     records: Arc<Semaphore>,
     watches: Arc<Semaphore>,
+    /// KiB.
+    unread: Arc<Semaphore>,
     arriving: AtomicUsize,
     /// Turns to look for a list.
     turns: Arc<Semaphore>,
@@ -60,9 +62,23 @@ pub(super) type Taken = Option<List>;
 /// A list on its way.
 #[derive(Debug)]
 pub(super) struct List {
+    _begun: Begun,
+    _records: [OwnedSemaphorePermit; 2],
+}
+
+/// Room for events that a watch read from the history for itself, until the connection has taken them.
+#[derive(Debug)]
+pub(super) struct Unread {
+    held: Arc<Held>,
+    begun: Option<Begun>,
+    places: [OwnedSemaphorePermit; 2],
+}
+
+/// On its way since a moment that is noted, until it is dropped.
+#[derive(Debug)]
+struct Begun {
     number: u64,
     held: Arc<Held>,
-    _records: [OwnedSemaphorePermit; 2],
 }
 
 /// A watch's place, until it is dropped.
@@ -88,22 +104,24 @@ struct Lists {
 
 impl Default for SharedRoom {
     fn default() -> Self {
-        Self { share: Arc::new(Share::new(SHARED_RECORDS, SHARED_WATCHES, SHARED_WATCHED)) }
+        Self { share: Arc::new(Share::new(SHARED_RECORDS, SHARED_WATCHES, SHARED_PIECES, SHARED_WATCHED)) }
     }
 }
 
 impl Share {
-    fn new(records: usize, watches: usize, most_watched: usize) -> Self {
-        let [records, watches] = [records, watches].map(|places| Arc::new(Semaphore::new(places)));
+    fn new(records: usize, watches: usize, pieces: usize, most_watched: usize) -> Self {
+        let [records, watches, unread] =
+            [records, watches, pieces * PIECE as usize].map(|places| Arc::new(Semaphore::new(places)));
         let turns = Arc::new(Semaphore::new(TURNS));
-        Self { records, watches, arriving: AtomicUsize::new(0), turns, watched: Mutex::default(), most_watched }
+        let (arriving, watched) = (AtomicUsize::new(0), Mutex::default());
+        Self { records, watches, unread, arriving, turns, watched, most_watched }
     }
 }
 
 impl SharedRoom {
     /// Room of another cluster: it has less reason to watch many different things.
     pub fn of_another_cluster() -> Self {
-        Self { share: Arc::new(Share::new(SHARED_RECORDS, SHARED_WATCHES, OTHERS_WATCHED)) }
+        Self { share: Arc::new(Share::new(SHARED_RECORDS, SHARED_WATCHES, SHARED_PIECES, OTHERS_WATCHED)) }
     }
 
     /// Whether this is the same room.
@@ -115,7 +133,7 @@ impl SharedRoom {
 impl Room {
     /// The room of a new connection, within that of its holder.
     pub(super) fn new(shared: SharedRoom, limits: &Limits) -> Self {
-        let share = Share::new(RECORDS as usize, limits.watches_per_connection, 0);
+        let share = Share::new(RECORDS as usize, limits.watches_per_connection, PIECES, 0);
         Self { held: Arc::new(Held { share, lists: Mutex::default() }), shared }
     }
 
@@ -131,11 +149,22 @@ impl Room {
         // The semaphores are never closed. Own room first, so that nobody waits with others' room in hand.
         let own = self.held.share.records.clone().acquire_many_owned(records).await.ok()?;
         let shared = self.shared.share.records.clone().acquire_many_owned(records).await.ok()?;
-        let mut lists = lock(&self.held.lists);
-        let number = lists.next;
-        lists.next += 1;
-        lists.begun.insert(number, Instant::now());
-        Some(List { number, held: self.held.clone(), _records: [own, shared] })
+        Some(List { _begun: Begun::now(&self.held), _records: [own, shared] })
+    }
+
+    /// Waits for room for a piece of the history.
+    pub(super) async fn unread(&self) -> Option<Unread> {
+        // As for lists.
+        let own = self.held.share.unread.clone().acquire_many_owned(PIECE).await.ok()?;
+        let shared = self.shared.share.unread.clone().acquire_many_owned(PIECE).await.ok()?;
+        Some(Unread { held: self.held.clone(), begun: None, places: [own, shared] })
+    }
+
+    /// The same without waiting; `None` if there is none.
+    pub(super) fn try_unread(&self) -> Option<Unread> {
+        let own = self.held.share.unread.clone().try_acquire_many_owned(PIECE).ok()?;
+        let shared = self.shared.share.unread.clone().try_acquire_many_owned(PIECE).ok()?;
+        Some(Unread { held: self.held.clone(), begun: None, places: [own, shared] })
     }
 
     /// Waits until fewer than [`TURNS`] lists of the holder are being looked for. To look keeps a processor busy, and those
@@ -177,7 +206,28 @@ impl Room {
     }
 }
 
-impl Drop for List {
+impl Unread {
+    /// Keeps room for what was read.
+    pub(super) fn keep(mut self, bytes: usize) -> Self {
+        let surplus = (PIECE as usize).saturating_sub(bytes.div_ceil(1 << 10));
+        // Split off, they are given back.
+        self.places.iter_mut().for_each(|places| drop(places.split(surplus)));
+        self.begun = Some(Begun::now(&self.held));
+        self
+    }
+}
+
+impl Begun {
+    fn now(held: &Arc<Held>) -> Self {
+        let mut lists = lock(&held.lists);
+        let number = lists.next;
+        lists.next += 1;
+        lists.begun.insert(number, Instant::now());
+        Self { number, held: held.clone() }
+    }
+}
+
+impl Drop for Begun {
     fn drop(&mut self) {
         lock(&self.held.lists).begun.remove(&self.number);
     }
@@ -256,6 +306,12 @@ const RECORDS: u32 = 32 << 10;
 const SHARED_RECORDS: usize = 4 * RECORDS as usize;
 /// Watches of all connections of one holder: each of a thousand agents follows about ten prefixes.
 const SHARED_WATCHES: usize = 64 << 10;
+/// KiB of the longest piece of the history, but for single revisions that are longer.
+const PIECE: u32 = 1 << 10;
+/// Such pieces on the way to one connection.
+const PIECES: usize = 16;
+/// Such pieces on the way to all connections of one holder; shorter ones are more.
+const SHARED_PIECES: usize = 64;
 /// Lists of one holder that are looked for at a time, however many it has asked for.
 const TURNS: usize = 4;
 /// Different ranges that one holder watches: each costs the fan-out something with every event. Own agents behind a mirror of
@@ -322,6 +378,23 @@ mod tests {
         held.push(watch(300).expect("one has ended"));
         drop(held);
         assert!(lock(&room.shared.share.watched).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_of_the_history_take_what_they_hold() {
+        let (shared, most) = (SharedRoom::default(), Duration::from_secs(300));
+        let (one, other) = (room(&shared), room(&shared));
+        let large: Vec<_> = (0..100).map_while(|_| Some(one.try_unread()?.keep(1 << 20))).collect();
+        assert_eq!(large.len(), PIECES);
+        assert!(one.unread().now_or_never().is_none(), "the next one waits");
+        let small: Vec<_> = (0..100).map_while(|_| Some(other.try_unread()?.keep(9 << 10))).collect();
+        assert_eq!(small.len(), 100);
+        let begin = Instant::now();
+        one.overdue(most).await;
+        assert_eq!(begin.elapsed(), most);
+        drop((large, small));
+        assert!(tokio::time::timeout(most * 3, one.overdue(most)).await.is_err(), "all was taken");
+        assert_eq!(shared.share.unread.available_permits(), SHARED_PIECES * PIECE as usize);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{
         Api, Grants,
         fanout::{Filters, Kind},
         framing::Message,
-        room::Room,
+        room::{Room, Unread},
         wire,
     },
     refiltering::Refiltering,
@@ -52,6 +52,10 @@ pub(super) struct Session {
     unheard: u32,
     /// A watch is looking through the history, and has not found anything yet.
     searching: bool,
+    /// A watch has to read the history, for which there is no room.
+    waiting: bool,
+    /// Room for what was read from the history, until it has been taken.
+    reading: Option<Unread>,
     /// The client wants to be told when everything has been sent.
     progress_asked: bool,
     ended: bool,
@@ -75,6 +79,8 @@ impl Session {
             next_id: 0,
             unheard: 0,
             searching: false,
+            waiting: false,
+            reading: None,
             progress_asked: false,
             ended: false,
         }
@@ -82,6 +88,9 @@ impl Session {
 
     /// The next response; `None` at the end, after an error.
     pub(super) async fn next(&mut self) -> Option<Result<Message, Status>> {
+        if self.ready.is_empty() {
+            self.reading = None;
+        }
         loop {
             if self.ended {
                 return None;
@@ -102,8 +111,10 @@ impl Session {
             }
             self.collect();
             if !self.ready.is_empty() {
+                self.keep_room();
                 continue;
             }
+            self.reading = None;
             if self.searching {
                 // Others have their turn between two stretches.
                 tokio::task::yield_now().await;
@@ -120,6 +131,7 @@ impl Session {
                     }
                 }
                 () = self.wake.notified() => {}
+                reading = self.room.unread(), if self.waiting => self.reading = reading,
                 () = sleep_until(due), if due.is_some() => {}
             }
         }
@@ -127,14 +139,20 @@ impl Session {
 
     /// Puts one watch's next events among the responses, or says what else there is to say.
     fn collect(&mut self) {
-        self.searching = false;
+        (self.searching, self.waiting) = (false, false);
         let later = (Bound::Excluded(self.served), Bound::Unbounded);
         let in_turn = self.watches.range(later).chain(self.watches.range(..=self.served));
         let in_turn: Vec<i64> = in_turn.map(|(id, _)| *id).collect();
         for id in in_turn {
             let Some(watch) = self.watches.get_mut(&id) else { continue };
-            match watch.next(&self.api.fanout) {
+            let (room, reading) = (&self.room, &mut self.reading);
+            let has_room = || {
+                *reading = reading.take().or_else(|| room.try_unread());
+                reading.is_some()
+            };
+            match watch.next(&self.api.fanout, has_room) {
                 Ok(Found::Nothing) => {}
+                Ok(Found::NoRoom) => self.waiting = true,
                 Ok(Found::More) => {
                     self.served = id;
                     self.searching = true;
@@ -170,6 +188,12 @@ impl Session {
             let revision = delivered.unwrap_or(u64::MAX).min(reached);
             self.say(&WatchResponse { watch_id: NO_WATCH, ..self.response(revision) });
         }
+    }
+
+    /// Of the room for a piece of the history keeps what the responses need; short ones need none.
+    fn keep_room(&mut self) {
+        let bytes: usize = self.ready.iter().map(Message::shared_bytes).sum();
+        self.reading = self.reading.take().filter(|_| bytes > 0).map(|reading| reading.keep(bytes));
     }
 
     /// Ends the watches that began under another filter than counts now.

@@ -45,6 +45,8 @@ pub(super) enum Found {
     Nothing,
     /// None in a stretch of the history; there is more of it.
     More,
+    /// It has to read the history, and there is no room for what may be there.
+    NoRoom,
 }
 
 /// Encoded events of whole revisions.
@@ -81,39 +83,43 @@ impl Watching {
     }
 
     /// The next events. Reads one stretch of the history at most: a long one without events of ours would keep everybody
-    /// else waiting.
-    pub(super) fn next(&mut self, fanout: &Fanout) -> Result<Found, Compacted> {
+    /// else waiting. Asks `has_room` before.
+    pub(super) fn next(
+        &mut self,
+        fanout: &Fanout,
+        has_room: impl FnOnce() -> bool,
+    ) -> Result<Found, Compacted> {
         let reached = fanout.reached();
-        while self.watcher.next_revision() <= reached {
-            let next = self.subscription.next(self.watcher.next_revision(), reached);
-            let piece = match next {
-                _ if self.is_new => self.read_history(reached)?,
-                Next::History => self.read_history(reached)?,
-                Next::Nothing => {
-                    self.watcher.skip_to(reached + 1);
-                    None
-                }
-                // Fragments are cut at events, so they take the events one by one.
-                Next::Chunk(chunk) if self.fragment && chunk.body.len() > FRAGMENT_BYTES => {
-                    self.read_history(reached)?
-                }
-                Next::Chunk(chunk) => {
-                    self.watcher.skip_to(chunk.last + 1);
-                    self.watcher.delivered(chunk.events);
-                    Some(Piece { bodies: vec![chunk.body.clone()], revision: chunk.last })
-                }
-            };
-            self.is_new = false;
-            if let (Some(_), Some(due)) = (&piece, &mut self.progress_due) {
-                *due = Instant::now() + PROGRESS_INTERVAL;
-            }
-            match piece {
-                Some(piece) => return Ok(Found::Piece(piece)),
-                None if self.watcher.next_revision() <= reached => return Ok(Found::More),
-                None => {}
-            }
+        if self.watcher.next_revision() > reached {
+            return Ok(Found::Nothing);
         }
-        Ok(Found::Nothing)
+        let piece = match self.subscription.next(self.watcher.next_revision(), reached) {
+            Next::Nothing if !self.is_new => {
+                self.watcher.skip_to(reached + 1);
+                None
+            }
+            // Fragments are cut at events, so they take the events one by one.
+            Next::Chunk(chunk) if !self.is_new && !(self.fragment && chunk.body.len() > FRAGMENT_BYTES) => {
+                self.watcher.skip_to(chunk.last + 1);
+                self.watcher.delivered(chunk.events);
+                Some(Piece { bodies: vec![chunk.body.clone()], revision: chunk.last })
+            }
+            Next::Nothing | Next::Chunk(_) | Next::History => {
+                if !has_room() {
+                    return Ok(Found::NoRoom);
+                }
+                self.read_history(reached)?
+            }
+        };
+        self.is_new = false;
+        if let (Some(_), Some(due)) = (&piece, &mut self.progress_due) {
+            *due = Instant::now() + PROGRESS_INTERVAL;
+        }
+        Ok(match piece {
+            Some(piece) => Found::Piece(piece),
+            None if self.watcher.next_revision() <= reached => Found::More,
+            None => Found::Nothing,
+        })
     }
 
     /// The revision up to which everything has been delivered.

@@ -9,6 +9,7 @@ use kvstore::{
     Store, StoreOptions,
     proto::etcdserverpb::{
         RangeRequest, WatchRequest, WatchResponse, kv_client::KvClient, watch_client::WatchClient,
+        watch_request::RequestUnion,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -159,5 +160,39 @@ async fn more_calls_than_a_connection_has_streams_wait() {
         .collect();
     while let Some(answer) = soon("an answer", calls.join_next()).await {
         assert_eq!(answer.expect("no panic").expect("served in turn").into_inner().kvs.len(), 1);
+    }
+}
+
+/// More streams than there is room for pieces of the history: those that wait go on when others have been read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_read_the_history_wait_for_each_other_and_miss_nothing() {
+    let server = Server::start(Grants::admin()).await;
+    let value = bytes::Bytes::from(vec![b'x'; 64 << 10]);
+    for _ in 0..40 {
+        server.store.put("flood", value.clone()).expect("put");
+    }
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address));
+    // Room on the connection for all that the streams' own windows let pass.
+    let endpoint = endpoint.expect("an address").initial_connection_window_size(64 << 20);
+    let channel = endpoint.connect().await.expect("connect");
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let mut watch = WatchClient::new(channel.clone());
+        let mut from = create("flood");
+        let Some(RequestUnion::CreateRequest(request)) = &mut from.request_union else { panic!("{from:?}") };
+        request.start_revision = 2;
+        let requests = tokio_stream::once(from).chain(tokio_stream::pending());
+        let mut stream = soon("a stream", watch.watch(requests)).await.expect("served").into_inner();
+        streams.spawn(async move {
+            let mut seen = Vec::new();
+            while seen.len() < 40 {
+                let response = soon("events", stream.message()).await.expect("no error").expect("open");
+                seen.extend(response.events.into_iter().filter_map(|event| Some(event.kv?.mod_revision)));
+            }
+            assert_eq!(seen, (2..42).collect::<Vec<i64>>());
+        });
+    }
+    while let Some(read) = soon("a reader", streams.join_next()).await {
+        read.expect("all events in order");
     }
 }
