@@ -166,3 +166,38 @@ impl Watching {
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 /// etcd's `--max-request-bytes`, its size of a fragment.
 const FRAGMENT_BYTES: usize = 3 << 19;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::super::{
+            fanout::{Filters, Kind},
+            room::{Room, SharedRoom},
+        },
+        *,
+    };
+    use crate::etcd_api::Limits;
+    use kvstore::{Store, StoreOptions};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_long_history_of_others_is_read_in_stretches_and_not_without_room() {
+        let store = Store::in_memory(StoreOptions::default());
+        for _ in 0..2000 {
+            store.put("other", "v").expect("put");
+        }
+        let (fanout, range) = (Arc::new(Fanout::new(&store)), KeyRange::key("k"));
+        let filters = Filters { puts: true, deletes: true, previous: false };
+        let place = Room::new(SharedRoom::default(), &Limits::default()).watch(&range, filters);
+        let kind = Kind { range: range.clone(), filters, view: None };
+        let subscription = fanout.subscribe(kind, &Arc::default());
+        let told = Told { fragment: false, progress: false };
+        let place = place.expect("there is room");
+        let mut watch = Watching::new(store.watch(range, 2), subscription, 0, place, told);
+        assert!(matches!(watch.next(&fanout, || false), Ok(Found::NoRoom)));
+        let found = (0..10).map(|_| watch.next(&fanout, || true).expect("nothing is compacted"));
+        let stretches = found.take_while(|found| matches!(found, Found::More)).count();
+        assert!(stretches > 0 && watch.delivered() == 2001, "{stretches} up to {}", watch.delivered());
+        assert!(matches!(watch.next(&fanout, || false), Ok(Found::Nothing)));
+    }
+}
