@@ -99,7 +99,7 @@ impl Watching {
                 None
             }
             // Fragments are cut at events, so they take the events one by one.
-            Next::Chunk(chunk) if !self.is_new && !(self.fragment && chunk.body.len() > FRAGMENT_BYTES) => {
+            Next::Chunk(chunk) if !(self.is_new || self.fragment && chunk.body.len() > FRAGMENT_BYTES) => {
                 self.watcher.skip_to(chunk.last + 1);
                 self.watcher.delivered(chunk.events);
                 Some(Piece { bodies: vec![chunk.body.clone()], revision: chunk.last })
