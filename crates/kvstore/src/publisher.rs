@@ -102,6 +102,13 @@ pub enum PublishError {
     Fence(#[from] FenceError),
 }
 
+impl PublishError {
+    /// Whether the store's disk takes no writes: [`Store::writable`] tells when it does again.
+    pub fn is_disk(&self) -> bool {
+        matches!(self, Self::Disk(_) | Self::Write(WriteError::Disk(_)))
+    }
+}
+
 impl Publisher {
     /// Publishes under `prefixes` in a store or an etcd cluster.
     pub fn new(target: impl Into<Target>, prefixes: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {

@@ -201,7 +201,7 @@ impl Store {
 
     /// As [`transact`](Self::transact), for what can be had again from where it came: while the disk takes no writes,
     /// the changes are made in memory. If the process ends before the disk is back, the next one begins with an older
-    /// state under a new [`cluster_id`](Self::cluster_id).
+    /// state under a new [`cluster_id`](Self::cluster_id). Fails if the disk does not even take the mark that says so.
     pub fn derive<T, E: From<WriteError>>(
         &self,
         work: impl FnOnce(&mut Transaction) -> Result<T, E>,
@@ -231,7 +231,7 @@ impl Store {
         let batch = Arc::new(Batch { revision, events: events.into_boxed_slice(), at: Instant::now() });
         if let Some(disk) = &self.inner.disk
             && let Err(failure) = disk.append(&batch, &leases)
-            && need == Need::Durable
+            && (need == Need::Durable || !disk.mark())
         {
             return Err(WriteError::from(failure).into());
         }
@@ -366,8 +366,13 @@ impl Store {
             Some(disk) => disk.restore(&store.inner),
             None => Ok(()),
         });
-        // The runtime is ending.
-        restored.await.unwrap_or(Ok(()))
+        restored.await.unwrap_or_else(|ended| {
+            // Or the runtime is ending.
+            if ended.is_panic() {
+                tracing::error!(error = %ended, "writing the store anew failed, it is tried again");
+            }
+            Ok(())
+        })
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {

@@ -48,7 +48,16 @@ fn a_disk_that_turns_read_only_stops_durable_writes_alone() {
         run("mount", &["-o", "remount,abort", &text(&disk)]);
         let failure = write_until_it_fails(&store);
         assert!(!failure.is_full(), "{failure}");
-        check_while_failed(&store);
+        check_while_read_only(&store);
+        let (cluster_id, shown) = (store.cluster_id(), store.revision());
+        drop((store, mounted));
+        // Repaired, in the same boot.
+        drop(Command::new("e2fsck").args(["-f", "-y"]).arg(&image).output().expect("start e2fsck"));
+        run("mount", &["-o", "loop", &text(&image), &text(&disk)]);
+        let mounted = Unmounted(disk.clone());
+        let store = Store::open(&disk.join("store"), StoreOptions::default()).expect("open");
+        let same = store.cluster_id() == cluster_id;
+        assert!(!same || store.revision() >= shown, "revision {} after {shown} was shown", store.revision());
         drop((store, mounted));
     });
 }
@@ -79,6 +88,17 @@ fn write_until_it_fails(store: &Store) -> DiskFailure {
         }
     }
     panic!("2000 puts of 64 KiB succeeded");
+}
+
+/// Not even a mark can be made, so nothing is shown that could come again.
+fn check_while_read_only(store: &Store) {
+    let revision = store.revision();
+    assert!(matches!(store.put("durable", "no"), Err(WriteError::Disk(_))));
+    let derived =
+        store.derive::<_, WriteError>(|transaction| Ok(transaction.put("derived".into(), "no".into(), 0)));
+    assert!(matches!(derived, Err(WriteError::Disk(_))), "{derived:?}");
+    assert_eq!(store.revision(), revision);
+    assert_eq!(store.snapshot().get(b"before").map(|entry| entry.value.clone()), Some("1".into()));
 }
 
 fn check_while_failed(store: &Store) {

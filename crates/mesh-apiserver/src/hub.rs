@@ -23,7 +23,7 @@ use topology::record::{Kind, key};
 use topology::{Identity, Labels};
 use tracing::{debug, error, info, warn};
 
-use self::held::Held;
+use self::held::{Fate, Held};
 use self::metrics::Metrics;
 use self::report::Report;
 use crate::export::exporter::identity_range;
@@ -41,8 +41,17 @@ pub struct Hub {
     publisher: Publisher,
     source_findings: Vec<Finding>,
     held: Held,
+    /// Something could not be published at all.
+    behind: bool,
     report: watch::Sender<Report>,
     metrics: Metrics,
+}
+
+/// What is to be published of what the exporter wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    All,
+    Changes,
 }
 
 /// Why the hub cannot go on.
@@ -61,7 +70,16 @@ impl Hub {
         let exporter = Exporter::new(cluster.clone(), identities);
         let (report, _) = watch::channel(Report::default());
         let held = Held::new(&cluster.name);
-        Self { cluster, exporter, publisher, source_findings: Vec::new(), held, report, metrics }
+        Self {
+            cluster,
+            exporter,
+            publisher,
+            source_findings: Vec::new(),
+            held,
+            behind: false,
+            report,
+            metrics,
+        }
     }
 
     /// Reports to somebody who was there before the hub.
@@ -96,7 +114,7 @@ impl Hub {
                     loop {
                         tokio::select! {
                             update = &mut next => break update,
-                            () = self.writable(), if !self.held.is_empty() => self.release().await?,
+                            () = self.writable(), if self.behind || !self.held.is_empty() => self.release().await?,
                         }
                     }
                 };
@@ -118,22 +136,24 @@ impl Hub {
     async fn take(&mut self, update: SourceUpdate) -> Result<(), HubError> {
         let begin = Instant::now();
         let SourceUpdate { objects, findings, status } = update;
-        let (delta, outcome) = match objects {
+        let (published, delta) = match objects {
             SourceEvent::Reset(objects) => {
                 let delta = self.exporter.reset(objects);
-                self.allocate(&delta).await?;
-                (delta, self.publish_all().await?)
+                (self.publish(&delta, Extent::All).await, delta)
             }
             SourceEvent::Changes(changes) => {
                 let delta = self.exporter.apply(changes);
-                self.allocate(&delta).await?;
-                let may_go = |write: &Write| match write {
-                    Write::Put { key, value } => !self.held.holds(key, value),
-                    Write::Delete { .. } => true,
-                };
-                let outcome = self.publisher.apply(writes(&delta).filter(may_go).collect()).await?;
-                (delta, outcome)
+                (self.publish(&delta, Extent::Changes).await, delta)
             }
+        };
+        let outcome = match published {
+            Err(HubError::Publish(error)) if error.is_disk() => {
+                if !std::mem::replace(&mut self.behind, true) {
+                    warn!(%error, "changes are not published until the disk takes writes");
+                }
+                Outcome { revision: self.publisher.store().revision(), ..Outcome::default() }
+            }
+            published => published?,
         };
         self.metrics.published(&outcome, begin.elapsed());
         debug!(
@@ -147,15 +167,36 @@ impl Hub {
         Ok(())
     }
 
-    /// Publishes everything but what is held back, which stays as it is.
-    async fn publish_all(&self) -> Result<Outcome, HubError> {
+    async fn publish(&mut self, delta: &Delta, extent: Extent) -> Result<Outcome, HubError> {
+        self.allocate(delta).await?;
+        if extent == Extent::All || self.behind {
+            return self.publish_all().await;
+        }
+        let snapshot = self.publisher.store().snapshot();
+        let may_go = |write: Write| match &write {
+            Write::Put { key, value } => match self.held.fate(key, value, snapshot.get(key)) {
+                Fate::Goes => Some(write),
+                Fate::Waits => None,
+                Fate::Withdraws => Some(Write::Delete { key: key.clone() }),
+            },
+            Write::Delete { .. } => Some(write),
+        };
+        Ok(self.publisher.apply(writes(delta).filter_map(may_go).collect()).await?)
+    }
+
+    /// Publishes everything but what is held back.
+    async fn publish_all(&mut self) -> Result<Outcome, HubError> {
         let snapshot = self.publisher.store().snapshot();
         let desired = self.exporter.desired().into_iter().map(|(key, value)| (Bytes::from(key), value));
-        let desired = desired.filter_map(|(key, value)| {
-            let value = if self.held.holds(&key, &value) { snapshot.get(&key)?.value.clone() } else { value };
-            Some((key, value))
-        });
-        Ok(self.publisher.replace(&desired.collect()).await?)
+        let desired =
+            desired.filter_map(|(key, value)| match self.held.fate(&key, &value, snapshot.get(&key)) {
+                Fate::Goes => Some((key, value)),
+                Fate::Waits => snapshot.get(&key).map(|entry| (key, entry.value.clone())),
+                Fate::Withdraws => None,
+            });
+        let outcome = self.publisher.replace(&desired.collect()).await?;
+        self.behind = false;
+        Ok(outcome)
     }
 
     /// Waits until the store's disk takes writes.
@@ -171,7 +212,13 @@ impl Hub {
             return Ok(());
         }
         let identities = self.held.release();
-        let outcome = self.publish_all().await?;
+        let outcome = match self.publish_all().await {
+            Err(HubError::Publish(error)) if error.is_disk() => {
+                self.behind = true;
+                return Ok(());
+            }
+            published => published?,
+        };
         info!(identities, revision = outcome.revision, "what waited for the disk is published");
         Ok(())
     }
@@ -186,9 +233,9 @@ impl Hub {
         }
         let outcome = self.publisher.apply(new.clone()).await?;
         match self.publisher.durable(outcome.revision).await {
-            Err(PublishError::Disk(failure)) => {
+            Err(error) if error.is_disk() => {
                 self.held.add(&new);
-                warn!(error = %failure, identities = new.len(), "new identities wait for the disk");
+                warn!(%error, identities = new.len(), "new identities wait for the disk");
                 Ok(())
             }
             durable => Ok(durable?),

@@ -2,6 +2,7 @@
 
 use super::{PublishError, Publisher};
 use std::{convert::Infallible, time::Duration};
+use tracing::debug;
 
 /// The key that stock clients list, watch and expect to be put at least every 120 s
 /// (Cilium `pkg/kvstore/etcd.go`, heartbeat).
@@ -10,7 +11,8 @@ pub const HEARTBEAT_KEY: &str = "cilium/.heartbeat";
 /// Time between two heartbeats, twice as often as stock servers.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Puts the current time (RFC 3339) to [`HEARTBEAT_KEY`], at once and at each interval, until the store refuses.
+/// Puts the current time (RFC 3339) to [`HEARTBEAT_KEY`], at once and at each interval, until the store refuses. A beat that
+/// its disk does not take is left out.
 ///
 /// It runs beside whatever proves that the process is of use: when that task ends, this one has to end too, or
 /// readers would trust a store that nobody feeds.
@@ -19,7 +21,10 @@ pub async fn beat(publisher: &Publisher) -> Result<Infallible, PublishError> {
     loop {
         tick.tick().await;
         let now = jiff::Timestamp::now();
-        publisher.put(HEARTBEAT_KEY, format!("{now:.0}")).await?;
+        match publisher.put(HEARTBEAT_KEY, format!("{now:.0}")).await {
+            Err(error) if error.is_disk() => debug!(%error, "no heartbeat"),
+            beaten => drop(beaten?),
+        }
     }
 }
 

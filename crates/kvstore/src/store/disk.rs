@@ -5,23 +5,28 @@
 //! from it as soon as the disk takes them, under the same `cluster_id`. Until then
 //!
 //! * what asks for durability is refused: it could not be promised;
-//! * what can be had again ([`Store::derive`](super::Store::derive)) goes on in memory;
-//! * the files are marked as in doubt, so that a process that starts on them takes a new `cluster_id`.
+//! * the files are marked as in doubt, so that a process that starts on them takes a new `cluster_id`;
+//! * then what can be had again ([`Store::derive`](super::Store::derive)) goes on in memory. A disk that does not even
+//!   take the mark (it is read-only) stops that, too: nobody is shown a revision that could come again.
 
 use super::{
     Inner,
     entry::{Batch, Entry},
-    journal::{Journal, JournalError, Meta, RECORDS},
+    journal::{HIGH_WATER, Journal, JournalError, Meta, RECORDS},
     lease::LeaseChange,
     snapshot::Snapshot,
     syncer::Syncer,
 };
 use std::{
     fmt,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
@@ -44,6 +49,8 @@ struct Files {
 
 struct Health {
     failure: watch::Sender<Option<DiskFailure>>,
+    /// The files are marked as in doubt.
+    marked: AtomicBool,
 }
 
 /// A copy of the store at one moment, beside the files in use.
@@ -64,7 +71,7 @@ pub struct DiskFailure {
 impl Disk {
     /// Takes over files that are whole up to `revision`.
     pub(crate) fn new(directory: &Path, journal: Journal, meta: Meta, revision: u64) -> io::Result<Self> {
-        let health = Arc::new(Health { failure: watch::Sender::new(None) });
+        let health = Arc::new(Health { failure: watch::Sender::new(None), marked: AtomicBool::new(false) });
         let files = Files::start(journal, revision, &health)?;
         Ok(Self { directory: directory.to_owned(), meta, files: RwLock::new(Some(files)), health })
     }
@@ -72,15 +79,28 @@ impl Disk {
     /// Hands a revision to the operating system. The caller is the one who writes.
     pub(crate) fn append(&self, batch: &Batch, leases: &[LeaseChange]) -> Result<(), DiskFailure> {
         let files = self.sound()?;
-        files.journal.append(batch, leases).map_err(|cause| self.fail(&files, &cause))?;
+        files.journal.append(batch, leases).map_err(|cause| self.fail(&cause))?;
         files.syncer.appended(batch.revision);
         Ok(())
+    }
+
+    /// Marks the files of a failed disk as in doubt, so that a process that starts on them takes a new `cluster_id`; false
+    /// if the disk does not even take that. The caller is the one who writes.
+    pub(crate) fn mark(&self) -> bool {
+        if self.health.marked.load(Ordering::Acquire) {
+            return true;
+        }
+        // By its name: the journal's own descriptor may be closed already.
+        let file = OpenOptions::new().write(true).open(self.directory.join(HIGH_WATER));
+        let marked = file.and_then(|file| file.write_all_at(&IN_DOUBT.to_be_bytes(), 0)).is_ok();
+        self.health.marked.store(marked, Ordering::Release);
+        marked
     }
 
     /// Removes what a compaction forgot. The caller is the one who writes.
     pub(crate) fn compact(&self, revision: u64, garbage: &[Arc<Entry>]) -> Result<(), DiskFailure> {
         let files = self.sound()?;
-        files.journal.compact(revision, garbage).map_err(|cause| self.fail(&files, &cause))
+        files.journal.compact(revision, garbage).map_err(|cause| self.fail(&cause))
     }
 
     /// Waits until `revision` is on disk.
@@ -101,7 +121,7 @@ impl Disk {
     pub(crate) fn close(&self, compacted: u64) -> Result<(), DiskFailure> {
         let files = self.sound()?;
         let meta = Meta { closed: true, compacted, ..self.meta.clone() };
-        files.journal.set_meta(&meta).map_err(|cause| self.fail(&files, &cause))
+        files.journal.set_meta(&meta).map_err(|cause| self.fail(&cause))
     }
 
     /// Why the disk takes no writes; `None` if it does.
@@ -151,6 +171,7 @@ impl Disk {
         self.replace_files(Some(
             files.map_err(RestoreError::file("start the sync thread of", &self.directory))?,
         ));
+        self.health.marked.store(false, Ordering::Release);
         let failure = self.health.failure.send_replace(None);
         let secs =
             failure.map_or(0, |failure| jiff::Timestamp::now().duration_since(failure.since).as_secs());
@@ -175,22 +196,21 @@ impl Disk {
     /// As if a write had failed.
     #[cfg(test)]
     pub(super) fn fail_for_a_test(&self) {
-        let files = self.sound().expect("sound so far");
+        assert!(self.failure().is_none());
         let source = io::Error::from(io::ErrorKind::StorageFull);
         let cause = JournalError::File { action: "write", path: self.directory.clone(), source };
-        self.fail(&files, &cause);
+        self.fail(&cause);
     }
 
-    fn fail(&self, files: &Files, cause: &JournalError) -> DiskFailure {
-        self.health.fail(&files.journal, cause)
+    fn fail(&self, cause: &JournalError) -> DiskFailure {
+        self.health.fail(cause)
     }
 }
 
 impl Files {
     fn start(journal: Journal, revision: u64, health: &Arc<Health>) -> io::Result<Arc<Self>> {
         let (journal, health) = (Arc::new(journal), health.clone());
-        let of_thread = journal.clone();
-        let failed = move |cause| drop(health.fail(&of_thread, &cause));
+        let failed = move |cause| drop(health.fail(&cause));
         let syncer = Syncer::start(journal.clone(), revision, failed)?;
         Ok(Arc::new(Self { syncer, journal }))
     }
@@ -198,7 +218,7 @@ impl Files {
 
 impl Health {
     /// Notes a failure, the first one of several.
-    fn fail(&self, journal: &Journal, cause: &JournalError) -> DiskFailure {
+    fn fail(&self, cause: &JournalError) -> DiskFailure {
         let failure = DiskFailure {
             reason: chain(cause).into(),
             is_full: cause.is_full(),
@@ -211,10 +231,7 @@ impl Health {
         });
         if is_first {
             error!(error = %failure.reason, "the store's disk has failed: what must be durable is refused, \
-                 everything else goes on in memory until the disk takes writes again");
-            if let Err(cause) = journal.set_high_water(IN_DOUBT) {
-                warn!(error = %chain(&cause), "the files could not be marked as in doubt");
-            }
+                 everything else goes on in memory, if the files can be marked, until the disk takes writes again");
         }
         failure
     }

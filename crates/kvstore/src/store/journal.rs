@@ -21,6 +21,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::UNIX_EPOCH,
 };
 
 /// An open directory. Commits come from one thread at a time; `sync` may run beside them.
@@ -47,8 +48,10 @@ pub(crate) struct Meta {
     pub(crate) member_id: u64,
     /// The machine's boot during which the store was last open.
     pub(crate) boot_id: String,
-    /// Inode of `high-water`: another one means that the files were copied here.
-    pub(crate) inode: u64,
+    /// Which `high-water` belongs to these files: another one means that the files were copied here.
+    pub(crate) mark: u64,
+    /// The one before, which is still there if the process was killed while it put the new one in its place.
+    pub(crate) mark_before: u64,
     /// The oldest revision that can be read.
     pub(crate) compacted: u64,
     /// Everything had reached the disk when the store was closed.
@@ -122,7 +125,8 @@ impl Journal {
             cluster_id,
             member_id: number("member_id")?.unwrap_or_default(),
             boot_id: boot_id.map(|id| String::from_utf8_lossy(&id).into_owned()).unwrap_or_default(),
-            inode: number("inode")?.unwrap_or_default(),
+            mark: number("mark")?.unwrap_or_default(),
+            mark_before: number("mark_before")?.unwrap_or_default(),
             compacted: number("compacted")?.unwrap_or_default(),
             closed: number("closed")? == Some(1),
         }))
@@ -134,7 +138,8 @@ impl Journal {
         let numbers = [
             ("cluster_id", meta.cluster_id),
             ("member_id", meta.member_id),
-            ("inode", meta.inode),
+            ("mark", meta.mark),
+            ("mark_before", meta.mark_before),
             ("compacted", meta.compacted),
             ("closed", u64::from(meta.closed)),
         ];
@@ -257,9 +262,29 @@ impl Journal {
         written.map_err(|source| JournalError::File { action: "write", path: self.records.clone(), source })
     }
 
-    /// Inode of the file that a copy of the directory does not share.
-    pub(crate) fn inode(&self) -> u64 {
-        self.high_water.metadata().map_or(0, |metadata| metadata.ino())
+    /// Names the `high-water` that is there: no copy of it, and none of another opening, has the same name.
+    pub(crate) fn mark(&self) -> u64 {
+        name_of(&self.high_water)
+    }
+
+    /// A new `high-water`, not in its place yet, and its name.
+    pub(crate) fn new_mark(&self, revision: u64) -> Result<(NewMark, u64), JournalError> {
+        let path = self.records.with_file_name(NEW_HIGH_WATER);
+        let failed = |source| JournalError::File { action: "write", path: path.clone(), source };
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = file.map_err(failed)?;
+        file.write_all_at(&revision.to_be_bytes(), 0).map_err(failed)?;
+        let name = name_of(&file);
+        Ok((NewMark { file, path: path.clone() }, name))
+    }
+
+    /// Puts it in its place.
+    pub(crate) fn replace_mark(&mut self, mark: NewMark) -> Result<(), JournalError> {
+        let NewMark { file, path } = mark;
+        let renamed = std::fs::rename(&path, self.records.with_file_name(HIGH_WATER));
+        renamed.map_err(|source| JournalError::File { action: "rename", path, source })?;
+        self.high_water = file;
+        Ok(())
     }
 
     fn storage(&self, source: fjall::Error) -> JournalError {
@@ -331,10 +356,26 @@ fn journal_file(records: &Path, number: u64) -> PathBuf {
     records.join(format!("{number}.jnl"))
 }
 
+/// A `high-water` under another name.
+pub(crate) struct NewMark {
+    file: File,
+    path: PathBuf,
+}
+
+/// Inode and time of birth: a copy has another inode, and a file that was given the inode of a removed one was born later.
+/// Not the time of change, which a change of its owner moves.
+fn name_of(file: &File) -> u64 {
+    let Ok(metadata) = file.metadata() else { return 0 };
+    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let born = born.map_or(0, |born| u64::try_from(born.as_nanos()).unwrap_or(u64::MAX));
+    metadata.ino() ^ born.rotate_left(20)
+}
+
 /// Folder of the database within the store's directory.
 pub(crate) const RECORDS: &str = "records";
 /// File with the latest revision that was appended.
 pub(crate) const HIGH_WATER: &str = "high-water";
+const NEW_HIGH_WATER: &str = "high-water.new";
 const CACHE_BYTES: u64 = 8 << 20;
 const JOURNALS_BYTES: u64 = 128 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;

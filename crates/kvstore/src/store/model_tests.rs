@@ -362,6 +362,33 @@ fn a_copied_directory_is_another_store() {
 }
 
 #[test]
+fn files_of_an_earlier_opening_that_are_put_back_are_another_store() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (here, backup) = (directory.path().join("here"), directory.path().join("backup"));
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to).expect("folder");
+        let copied =
+            std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().expect("cp");
+        assert!(copied.success());
+    };
+    let store = Store::open(&here, StoreOptions::default()).expect("open");
+    store.put("a", "1").expect("put");
+    let cluster_id = store.cluster_id();
+    drop(store);
+    copy(&here, &backup);
+    let store = Store::open(&here, StoreOptions::default()).expect("open");
+    assert_eq!(store.cluster_id(), cluster_id);
+    store.put("a", "2").expect("put");
+    drop(store);
+    // In place: the files keep their inodes.
+    std::fs::remove_dir_all(here.join(super::journal::RECORDS)).expect("remove");
+    copy(&backup, &here);
+    let store = Store::open(&here, StoreOptions::default()).expect("open");
+    assert_eq!(store.revision(), 2);
+    assert_ne!(store.cluster_id(), cluster_id, "revision 3 was shown");
+}
+
+#[test]
 fn a_lost_tail_is_noticed() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let store = Store::open(directory.path(), StoreOptions::default()).expect("open");
@@ -369,7 +396,7 @@ fn a_lost_tail_is_noticed() {
     let cluster_id = store.cluster_id();
     drop(store);
     let high_water = directory.path().join(super::journal::HIGH_WATER);
-    // As if revisions up to 9 had been written and the journal's tail were gone. The inode stays.
+    // As if revisions up to 9 had been written and the journal's tail were gone. The file stays.
     let file = std::fs::OpenOptions::new().write(true).open(high_water).expect("open");
     std::os::unix::fs::FileExt::write_all_at(&file, &9u64.to_be_bytes(), 0).expect("write");
     let store = Store::open(directory.path(), StoreOptions::default()).expect("open");

@@ -108,7 +108,7 @@ pub(crate) fn open(directory: &Path) -> Result<Recovered, OpenError> {
 
 fn recover(directory: &Path, boot_id: &str) -> Result<Recovered, JournalError> {
     // The library checks what it reads, but some of its checks of its own files are assertions.
-    let journal = match catch_unwind(AssertUnwindSafe(|| Journal::open(directory))) {
+    let mut journal = match catch_unwind(AssertUnwindSafe(|| Journal::open(directory))) {
         Ok(opened) => opened?,
         Err(_panic) => {
             let source = Box::new(fjall::Error::Unrecoverable);
@@ -125,10 +125,10 @@ fn recover(directory: &Path, boot_id: &str) -> Result<Recovered, JournalError> {
     }
     journal.compact(snapshot.compacted(), &garbage)?;
 
-    let inode = journal.inode();
+    let mark = journal.mark();
     let meta = match found {
         None => Meta { cluster_id: random_id(), member_id: random_id(), ..Meta::default() },
-        Some(meta) => match broken(&meta, boot_id, inode, journal.high_water(), &snapshot, hole) {
+        Some(meta) => match broken(&meta, boot_id, mark, journal.high_water(), &snapshot, hole) {
             None => meta,
             Some(reason) => {
                 let cluster_id = random_id();
@@ -140,9 +140,12 @@ fn recover(directory: &Path, boot_id: &str) -> Result<Recovered, JournalError> {
         },
     };
     let compacted = snapshot.compacted();
-    let meta = Meta { boot_id: boot_id.to_owned(), inode, compacted, closed: false, ..meta };
-    journal.set_high_water(snapshot.revision())?;
+    // Each opening has a mark of its own, so files of an earlier one that are put back are noticed.
+    let (new_mark, name) = journal.new_mark(snapshot.revision())?;
+    let boot_id = boot_id.to_owned();
+    let meta = Meta { boot_id, mark: name, mark_before: mark, compacted, closed: false, ..meta };
     journal.set_meta(&meta)?;
+    journal.replace_mark(new_mark)?;
     info!(directory = %directory.display(), cluster_id = format_args!("{:x}", meta.cluster_id), compacted,
         revision = snapshot.revision(), keys = snapshot.len(), "store opened");
     Ok(Recovered { journal, meta, snapshot, history })
@@ -152,7 +155,7 @@ fn recover(directory: &Path, boot_id: &str) -> Result<Recovered, JournalError> {
 fn broken(
     meta: &Meta,
     boot_id: &str,
-    inode: u64,
+    mark: u64,
     high_water: Option<u64>,
     snapshot: &Snapshot,
     hole: Option<u64>,
@@ -161,7 +164,7 @@ fn broken(
     if let Some(after) = hole {
         return Some(Break::Hole { after });
     }
-    if meta.inode != inode {
+    if meta.mark != mark && meta.mark_before != mark {
         return Some(Break::Copied);
     }
     if written == disk::IN_DOUBT {
@@ -282,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_reboot_breaks_the_run_unless_the_store_was_closed() {
-        let meta = Meta { cluster_id: 7, boot_id: "one".into(), inode: 5, ..Meta::default() };
+        let meta = Meta { cluster_id: 7, boot_id: "one".into(), mark: 5, ..Meta::default() };
         let mut snapshot = Snapshot::empty();
         snapshot.set_revision(9);
         let check = |meta: &Meta, boot: &str, high_water| broken(meta, boot, 5, high_water, &snapshot, None);

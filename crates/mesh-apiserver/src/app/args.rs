@@ -59,7 +59,7 @@ pub struct Args {
 
     /// Connections at a time of one other cluster, all its nodes together; agents that follow this hub themselves take one
     /// each
-    #[arg(long, env = "MESH_APISERVER_MAX_CONNECTIONS_PER_PEER", default_value = "4096")]
+    #[arg(long, env = "MESH_APISERVER_MAX_CONNECTIONS_PER_PEER", default_value = "8192")]
     pub max_connections_per_peer: NonZeroUsize,
 
     /// Address of /livez, /readyz, /status and /metrics, without TLS

@@ -4,8 +4,9 @@
 //! its allocation is on disk, and waits while the disk takes no writes; everything else goes on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use kvstore::Write;
+use kvstore::{Entry, Write};
 use topology::ClusterName;
 use topology::record::Kind;
 use topology::record::ip::IpValue;
@@ -46,18 +47,88 @@ impl Held {
         self.numbers.is_empty()
     }
 
-    /// Whether a record has to wait: that of such an identity, or an address that has it. O(value).
-    pub(super) fn holds(&self, key: &[u8], value: &[u8]) -> bool {
+    /// What becomes of a record: that of such an identity waits, and so does an address that has it. O(value).
+    ///
+    /// `current` is what is published under the key. If that is of another pod, it goes: nobody may take the new one for it.
+    pub(super) fn fate(&self, key: &[u8], value: &[u8], current: Option<&Arc<Entry>>) -> Fate {
         if self.numbers.is_empty() {
-            return false;
+            return Fate::Goes;
         }
-        let number = if let Some(number) = key.strip_prefix(self.identities.as_bytes()) {
-            std::str::from_utf8(number).ok().and_then(|text| text.parse().ok())
-        } else if key.starts_with(self.addresses.as_bytes()) {
-            serde_json::from_slice(value).ok().map(|value: IpValue| value.id)
-        } else {
-            None
+        let holds = |number: Option<u32>| number.is_some_and(|number| self.numbers.contains(&number));
+        if let Some(number) = key.strip_prefix(self.identities.as_bytes()) {
+            let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
+            return if holds(number) { Fate::Waits } else { Fate::Goes };
+        }
+        if !key.starts_with(self.addresses.as_bytes()) {
+            return Fate::Goes;
+        }
+        let address = |value: &[u8]| serde_json::from_slice::<IpValue>(value).ok();
+        let Some(wanted) = address(value).filter(|wanted| holds(Some(wanted.id))) else { return Fate::Goes };
+        let of_another = |found: IpValue| {
+            (found.k8s_namespace, found.k8s_pod_name) != (wanted.k8s_namespace, wanted.k8s_pod_name)
         };
-        number.is_some_and(|number| self.numbers.contains(&number))
+        match current {
+            Some(current) if address(&current.value).is_none_or(of_another) => Fate::Withdraws,
+            _ => Fate::Waits,
+        }
+    }
+}
+
+/// What becomes of a record while the disk takes no writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is published.
+    Goes,
+    /// It waits; what is published stays.
+    Waits,
+    /// It waits, and what is published goes.
+    Withdraws,
+}
+
+#[cfg(test)]
+mod tests {
+    use kvstore::{Store, StoreOptions};
+
+    use super::*;
+
+    fn address(pod: &str, id: u32) -> String {
+        let value =
+            IpValue { id, k8s_namespace: "shop".into(), k8s_pod_name: pod.into(), ..IpValue::default() };
+        serde_json::to_string(&value).expect("text keys")
+    }
+
+    #[test]
+    fn what_names_an_identity_that_is_not_on_disk_waits() {
+        let mut held = Held::new(&"north".parse().expect("a name"));
+        let key = "cilium/state/ip/v1/default/10.9.0.7";
+        let identity = "cilium/state/identities/v1/id/589826";
+        let store = Store::in_memory(StoreOptions::default());
+        store.put(key, address("old", 589_825)).expect("put");
+        let snapshot = store.snapshot();
+        let current = snapshot.get(key.as_bytes());
+        let fate = |held: &Held, key: &str, value: String, current| {
+            held.fate(key.as_bytes(), value.as_bytes(), current)
+        };
+        assert_eq!(fate(&held, key, address("new", 589_826), current), Fate::Goes);
+        held.add(&[Write::Put { key: format!("{ALLOCATIONS}589826").into(), value: "k8s:app=new;".into() }]);
+        assert_eq!(fate(&held, identity, "k8s:app=new;".to_owned(), None), Fate::Waits);
+        assert_eq!(fate(&held, key, address("new", 589_826), None), Fate::Waits);
+        assert_eq!(
+            fate(&held, key, address("new", 589_826), current),
+            Fate::Withdraws,
+            "the address has another pod"
+        );
+        assert_eq!(
+            fate(&held, key, address("old", 589_826), current),
+            Fate::Waits,
+            "the pod has other labels"
+        );
+        assert_eq!(fate(&held, key, address("new", 589_825), current), Fate::Goes);
+        assert_eq!(
+            fate(&held, "cilium/state/services/v1/north/shop/cart", "{}".to_owned(), None),
+            Fate::Goes
+        );
+        assert_eq!(held.release(), 1);
+        assert_eq!(fate(&held, key, address("new", 589_826), current), Fate::Goes);
     }
 }

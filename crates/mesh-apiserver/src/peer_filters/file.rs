@@ -87,8 +87,13 @@ impl FilterFile {
     }
 
     /// Brings what the file says into force. To be called before anybody is served, and at the start of each term as the
-    /// leader: what changed meanwhile is a change.
+    /// leader: what changed meanwhile is a change. A leader without a file leaves in force what is.
     pub async fn publish(&mut self, target: impl Into<Target>) -> Result<(), FilterFileError> {
+        let target = target.into();
+        if self.path.is_none() && matches!(target, Target::Etcd(_)) {
+            // While a file is given to one replica after another, one without it takes nothing away.
+            return Ok(());
+        }
         let publisher = Publisher::new(target, [in_force::FILTERS]);
         match self.look() {
             Some(filters) => self.apply(filters, &publisher).await,

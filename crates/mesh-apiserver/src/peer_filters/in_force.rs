@@ -77,7 +77,8 @@ impl Peer {
 ///
 /// What is as it was keeps its revision, so a restart disturbs nobody. Fails if the store does.
 pub async fn publish(publisher: &Publisher, wanted: &PeerFilters) -> Result<Outcome, PublishError> {
-    publisher.apply(changes(&publisher.store().snapshot(), wanted)).await
+    let store = publisher.store();
+    publisher.apply(changes(&store.snapshot(), wanted, store.is_mirror())).await
 }
 
 /// As [`publish`], to a store of this process.
@@ -96,7 +97,8 @@ pub fn filter(value: &[u8]) -> Option<ExportFilter> {
     (stored.rules == RULES && !stored.inherits).then(|| stored.filter.unwrap_or_default())
 }
 
-fn changes(snapshot: &Snapshot, wanted: &PeerFilters) -> Vec<Write> {
+/// Other replicas may serve from before the compaction of a mirror, so none of them takes away what is needed no longer.
+fn changes(snapshot: &Snapshot, wanted: &PeerFilters, is_mirror: bool) -> Vec<Write> {
     let own = wanted.peers.iter().map(|(name, filter)| (key(name), value(filter)));
     let mut desired: BTreeMap<Bytes, Bytes> = own.collect();
     if let Some(filter) = &wanted.default {
@@ -111,7 +113,7 @@ fn changes(snapshot: &Snapshot, wanted: &PeerFilters) -> Vec<Write> {
         if entry.value != nothing {
             let value = Bytes::from_static(nothing.as_bytes());
             changes.push(Write::Put { key: entry.key.clone(), value });
-        } else if entry.mod_revision < snapshot.compacted() {
+        } else if entry.mod_revision < snapshot.compacted() && !is_mirror {
             changes.push(Write::Delete { key: entry.key.clone() });
         }
     }

@@ -67,10 +67,10 @@ pub(super) fn subnet(address: IpAddr) -> IpAddr {
 }
 
 /// Handshakes at a time.
-pub const MAX_HANDSHAKES: usize = 2048;
+pub const MAX_HANDSHAKES: usize = 4096;
 /// Handshakes at a time from one IPv4 address or IPv6 /64: after a restart all agents that are behind one translated address
 /// come back at once.
-pub const MAX_FROM_ONE_ADDRESS: usize = MAX_HANDSHAKES / 2;
+pub const MAX_FROM_ONE_ADDRESS: usize = MAX_HANDSHAKES / 4;
 
 #[cfg(test)]
 mod tests {

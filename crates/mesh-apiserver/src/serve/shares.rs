@@ -62,7 +62,7 @@ struct Held {
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { cluster: 4096, own_node: 4096, refused: 256 }
+        Self { cluster: 8192, own_node: 8192, refused: 256 }
     }
 }
 
