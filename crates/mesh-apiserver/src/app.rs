@@ -58,7 +58,7 @@ struct Parts {
 /// Who fills the store.
 enum Feed {
     /// This process alone.
-    Hub { hub: Box<Hub>, source: Box<ManifestSource>, filters: FilterFile },
+    Hub { hub: Box<Hub>, source: Box<ManifestSource>, filters: Box<FilterFile> },
     /// The replica that leads, which may be this one.
     Replica { replica: Box<Replica>, follower: Box<Follower>, reloader: Option<Box<Reloader>> },
 }
@@ -107,7 +107,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             filters.publish(store.clone()).await?;
             let hub = Hub::new(cluster.clone(), store.clone(), metrics);
             let report = hub.report();
-            (store, Feed::Hub { hub: Box::new(hub), source: Box::new(source), filters }, report, None)
+            (store, Feed::Hub { hub: Box::new(hub), source: Box::new(source), filters: Box::new(filters) }, report, None)
         }
         StoreSpec::Etcd(endpoints) => {
             // A leader opens the folder anew; here it has shown that it can be read.
