@@ -107,7 +107,12 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             filters.publish(store.clone()).await?;
             let hub = Hub::new(cluster.clone(), store.clone(), metrics);
             let report = hub.report();
-            (store, Feed::Hub { hub: Box::new(hub), source: Box::new(source), filters: Box::new(filters) }, report, None)
+            (
+                store,
+                Feed::Hub { hub: Box::new(hub), source: Box::new(source), filters: Box::new(filters) },
+                report,
+                None,
+            )
         }
         StoreSpec::Etcd(endpoints) => {
             // A leader opens the folder anew; here it has shown that it can be read.
