@@ -104,8 +104,7 @@ async fn silent_connections_are_few_and_short() {
     for n in 0..40 {
         let mut stream = tls(&world, &hub, LeafRole::Local).await;
         if n % 2 == 0 {
-            // Beyond its 16 places the hub may have closed it.
-            drop(tokio::io::AsyncWriteExt::write_all(&mut stream, b"PRI * HTTP/2").await);
+            tokio::io::AsyncWriteExt::write_all(&mut stream, b"PRI * HTTP/2").await.expect("written");
         }
         silent.push(stream);
     }
@@ -113,7 +112,7 @@ async fn silent_connections_are_few_and_short() {
     let mut held = VecDeque::new();
     for _ in 0..10_000 {
         held.push_back(tcp(&hub).await.expect("a connection"));
-        if held.len() > 500 {
+        if held.len() > 2000 {
             held.pop_front();
         }
     }
@@ -121,7 +120,7 @@ async fn silent_connections_are_few_and_short() {
     let growth = hub.memory("VmRSS:").saturating_sub(before);
     assert!(growth < 64, "{growth} MiB for 10 000 silent connections");
     let away = "mesh_apiserver_connections_turned_away_total";
-    assert!(hub.counter(away) > 5000, "{} turned away", hub.counter(away));
+    assert!(hub.counter(away) > 3000, "{} turned away", hub.counter(away));
     let timeouts = "mesh_apiserver_connections_refused_total{reason=\"timeout\"}";
     hub.wait("handshakes to time out", |hub| (hub.counter(timeouts) >= 100).then_some(()));
     let silences = "mesh_apiserver_connections_refused_total{reason=\"silent\"}";
