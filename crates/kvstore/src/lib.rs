@@ -30,6 +30,7 @@ pub mod proto;
 pub mod publisher;
 pub mod range;
 pub mod store;
+mod watch_request;
 
 pub use client::{Client, ListWatch, Resume, Update};
 pub use etcd::Etcd;

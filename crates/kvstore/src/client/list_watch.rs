@@ -3,19 +3,18 @@
 use super::{Client, Error, entry};
 use crate::{
     proto::{
-        etcdserverpb::{
-            RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
-        },
+        etcdserverpb::{RangeRequest, WatchResponse},
         mvccpb::event::EventType,
     },
     range::KeyRange,
     store::Entry,
+    watch_request::watch_request,
 };
 use bytes::Bytes;
-use futures_util::{FutureExt, Stream, StreamExt, stream};
+use futures_util::{Stream, stream};
 use std::convert::Infallible;
 use tokio::sync::oneshot;
-use tonic::{Code, Streaming, metadata::MetadataValue};
+use tonic::{Code, Streaming};
 use tracing::{debug, warn};
 
 /// Follows a range of a remote store. Made by [`Client::list_watch`].
@@ -239,18 +238,7 @@ impl Listing {
 /// Opens a watch stream with one watch on it.
 async fn open_watch(client: &Client, range: &KeyRange, next: u64) -> Result<WatchStream, Error> {
     const METHOD: &str = "Watch";
-    let create = WatchCreateRequest {
-        key: range.wire_key(),
-        range_end: range.wire_end(),
-        start_revision: wire(next),
-        ..WatchCreateRequest::default()
-    };
-    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    // The sending side stays open as long as the watch is wanted: a server may take its end for the end of the watch.
-    let (requests_open, dropped) = oneshot::channel::<Infallible>();
-    let until_dropped = dropped.into_stream().filter_map(async |_closed| None);
-    let mut request = tonic::Request::new(stream::iter([create]).chain(until_dropped));
-    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    let (request, requests_open) = watch_request(range, next);
     let mut watch = client.watch.clone();
     let answer = tokio::time::timeout(client.limits.answer, watch.watch(request)).await;
     let answer = answer.map_err(|_elapsed| Error::Timeout { method: METHOD, after: client.limits.answer })?;

@@ -2,26 +2,23 @@
 
 use super::{
     EtcdError,
-    call::{MESSAGE_BYTES, refused, wire},
+    call::{MESSAGE_BYTES, refused},
     error::StoreReplaced,
     list::Head,
 };
 use crate::{
     client::entry,
     proto::{
-        etcdserverpb::{
-            WatchCreateRequest, WatchRequest, WatchResponse, watch_client::WatchClient,
-            watch_request::RequestUnion,
-        },
+        etcdserverpb::{WatchResponse, watch_client::WatchClient},
         mvccpb::event::EventType,
     },
     range::KeyRange,
     store::{EventKind, Followed},
+    watch_request::watch_request,
 };
-use futures_util::{FutureExt, StreamExt, stream};
 use std::{convert::Infallible, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
-use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue, transport::Channel};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 /// An open watch.
 #[derive(Debug)]
@@ -40,18 +37,7 @@ impl Watch {
     /// A member that loses its leader ends the stream, so that a minority does not look like silence.
     /// Fails with [`EtcdError::Compacted`] if the history does not reach back that far.
     pub(super) async fn open(channel: &Channel, next: u64, cluster_id: u64) -> Result<Self, EtcdError> {
-        let range = KeyRange::all();
-        let create = WatchCreateRequest {
-            key: range.wire_key(),
-            range_end: range.wire_end(),
-            start_revision: wire(next),
-            ..WatchCreateRequest::default()
-        };
-        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        let (requests_open, dropped) = oneshot::channel::<Infallible>();
-        let until_dropped = dropped.into_stream().filter_map(async |_closed| None);
-        let mut request = Request::new(stream::iter([create]).chain(until_dropped));
-        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let (request, requests_open) = watch_request(&KeyRange::all(), next);
         let mut client = WatchClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
         let responses = super::unary(client.watch(request)).await.map_err(refused(METHOD))?;
         let mut watch = Self { responses, cluster_id, next, _requests_open: requests_open };
