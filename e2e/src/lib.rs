@@ -45,6 +45,7 @@
 //! | [`scenario`] | three clusters and a global service, what most tests begin with |
 //! | [`demo`], [`bench`](mod@bench) | the demo and the benchmarks of a whole mesh (`lab-demo`, `lab-bench`) |
 //! | [`pod_program`], [`http`] | what runs inside a pod |
+//! | [`kube_api`] | a Kubernetes API server: a small one of our own, or a real one (`lab-kube-api`) |
 
 pub mod addressing;
 pub mod authority;
@@ -54,6 +55,7 @@ pub mod demo;
 pub mod endpoints;
 pub mod guardian;
 pub mod http;
+pub mod kube_api;
 pub mod lab;
 pub mod manifest;
 pub mod network;
