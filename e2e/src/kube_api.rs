@@ -85,7 +85,7 @@ pub struct KubeApi {
 #[derive(Debug)]
 enum Server {
     Small(SmallApi),
-    Real(RealApi),
+    Real(Box<RealApi>),
 }
 
 impl KubeApi {
@@ -95,7 +95,7 @@ impl KubeApi {
         match RealPrograms::from_env()? {
             Some(programs) => {
                 let server = RealApi::start(&programs, dir.path()).await?;
-                Self::with_kubeconfig(Server::Real(server), dir)
+                Self::with_kubeconfig(Server::Real(Box::new(server)), dir)
             }
             None => Self::start_small(SmallOptions::default()).await,
         }

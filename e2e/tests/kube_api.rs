@@ -1,9 +1,9 @@
 //! The API server for tests, asked by the real client: the small one, and, where the environment names it, a real one.
 
+#[path = "kube_api/support.rs"]
+mod support;
+
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::eventually;
@@ -15,20 +15,12 @@ use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent,
     WatchParams,
 };
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(20);
-
-/// A client as every program makes one: from the kubeconfig file.
-async fn client(api: &KubeApi) -> Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(api.kubeconfig()).context("read kubeconfig")?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Client::try_from(config).context("client")
-}
+use support::{Mirror, SOON, client, config_map, nothing_unsupported, refused};
 
 /// A namespace for one test, and nothing unsupported at the end of it.
 async fn setup(namespace: &str) -> Result<(KubeApi, Client)> {
@@ -37,63 +29,6 @@ async fn setup(namespace: &str) -> Result<(KubeApi, Client)> {
     let object = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await?;
     Ok((api, client))
-}
-
-fn nothing_unsupported(api: &KubeApi) -> Result<()> {
-    let Some(small) = api.small() else { return Ok(()) };
-    let unsupported = small.requests().unsupported;
-    ensure!(unsupported.is_empty(), "unsupported requests: {unsupported:#?}");
-    Ok(())
-}
-
-fn config_map(name: &str, labels: &Value, value: &str) -> ConfigMap {
-    let object = json!({"metadata": {"name": name, "labels": labels}, "data": {"value": value}});
-    serde_json::from_value(object).expect("a config map")
-}
-
-/// What a watcher knows: name to value.
-#[derive(Clone, Default)]
-struct Mirror(Arc<Mutex<(BTreeMap<String, String>, u32)>>);
-
-impl Mirror {
-    fn follow(api: Api<ConfigMap>, config: watcher::Config) -> Self {
-        let mirror = Self::default();
-        let shared = Arc::clone(&mirror.0);
-        tokio::spawn(async move {
-            let mut next = BTreeMap::new();
-            let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-            while let Some(event) = events.next().await {
-                let Ok(event) = event else { continue };
-                let entry = |map: &ConfigMap| {
-                    let value = map.data.as_ref().and_then(|data| data.get("value")).cloned();
-                    (map.name_any(), value.unwrap_or_default())
-                };
-                let mut seen = shared.lock().expect("mirror");
-                match event {
-                    watcher::Event::Init => next.clear(),
-                    watcher::Event::InitApply(map) => next.extend([entry(&map)]),
-                    watcher::Event::InitDone => {
-                        seen.0 = std::mem::take(&mut next);
-                        seen.1 += 1;
-                    }
-                    watcher::Event::Apply(map) => seen.0.extend([entry(&map)]),
-                    watcher::Event::Delete(map) => drop(seen.0.remove(&map.name_any())),
-                }
-            }
-        });
-        mirror
-    }
-
-    async fn shows(&self, expected: &[(&str, &str)]) -> Result<()> {
-        let expected: BTreeMap<String, String> =
-            expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        eventually("the watcher sees what is there", SOON, || async {
-            let seen = self.0.lock().expect("mirror").0.clone();
-            ensure!(seen == expected, "{seen:?}, expected {expected:?}");
-            Ok(())
-        })
-        .await
-    }
 }
 
 async fn watcher_follows(config: watcher::Config, namespace: &str) -> Result<()> {
@@ -362,12 +297,4 @@ async fn define_peers(client: &Client, namespace: &str) -> Result<Api<DynamicObj
     })
     .await?;
     Ok(peers)
-}
-
-/// Fails unless the request was refused so; gives the message.
-fn refused<T: Debug>(result: kube::Result<T>, code: u16, reason: &str) -> Result<String> {
-    match result {
-        Err(kube::Error::Api(status)) if status.code == code && status.reason == reason => Ok(status.message),
-        other => bail!("expected {code} {reason}, found {other:?}"),
-    }
 }

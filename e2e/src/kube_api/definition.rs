@@ -75,7 +75,7 @@ pub fn kind_of(definition: &Value) -> Result<Kind, Failure> {
         status: subresources.is_some_and(|subresources| subresources.get("status").is_some()),
         generation: true,
         lists: schema.map(list_types).unwrap_or_default(),
-        content: Content::Custom(parsed),
+        content: Content::Custom(Box::new(parsed)),
         group,
         kind,
         plural,

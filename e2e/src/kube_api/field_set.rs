@@ -288,7 +288,10 @@ fn position(list: &Value, step: &Step) -> Option<usize> {
     let items = list.as_array()?;
     match step {
         Step::Field(_) => None,
-        Step::Member(text) => items.iter().position(|item| item.to_string() == *text),
+        Step::Member(text) => {
+            let member: Value = serde_json::from_str(text).ok()?;
+            items.iter().position(|item| *item == member)
+        }
         Step::Item(keys) => {
             let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
             items.iter().position(|item| keys.iter().all(|(name, value)| is_key(item, name, value)))

@@ -176,8 +176,9 @@ impl Shared {
     fn watch(&self, asked: &Asked<'_>) -> Result<Response<Body>, Failure> {
         let Asked { kind, address, query, form, .. } = asked;
         let permit = Arc::clone(&self.watches).try_acquire_owned();
-        let permit = permit
-            .map_err(|_| Failure::new(429, "TooManyRequests", "too many watches").with_retry_after(1))?;
+        let permit = permit.map_err(|error| {
+            Failure::new(429, "TooManyRequests", format!("too many watches: {error}")).with_retry_after(1)
+        })?;
         let namespace = address.namespace.as_deref();
         let ends = self.faults.ends();
         let watch = Watch::begin(&self.store, kind, namespace, query, *form, self.watch_rules, ends, permit)?;
@@ -370,7 +371,8 @@ fn key(address: &Address) -> Key {
 
 async fn read_body(body: Body) -> Result<Vec<u8>, Failure> {
     let read = timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
-    let read = read.map_err(|_| Failure::new(408, "Timeout", "the body did not arrive in time"))?;
+    let read = read
+        .map_err(|late| Failure::new(408, "Timeout", format!("the body did not arrive in time: {late}")))?;
     let too_large = |error| {
         let message = format!("the body broke off or has more than {BODY_LIMIT} bytes: {error}");
         Failure::new(413, "RequestEntityTooLarge", message)

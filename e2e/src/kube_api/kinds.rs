@@ -48,7 +48,7 @@ pub enum Content {
     /// Against the type of `k8s-openapi`: through it and back, which drops unknown fields.
     BuiltIn(fn(&Value) -> Result<Value, serde_json::Error>),
     /// Against the schema of its definition.
-    Custom(Schema),
+    Custom(Box<Schema>),
 }
 
 /// Names a kind, whatever its version: group and plural.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rcgen::KeyPair;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -80,8 +80,7 @@ impl RealApi {
         let etcd_address = SocketAddr::from((Ipv4Addr::LOCALHOST, client));
         let listening =
             || async move { TcpStream::connect(etcd_address).await.map(drop).context("connect to etcd") };
-        let started = eventually("etcd listens", START_TIMEOUT, listening).await;
-        explain(started, &mut etcd, &etcd_log)?;
+        answers(&mut etcd, &etcd_log, eventually("etcd listens", START_TIMEOUT, listening)).await?;
 
         let token = names::token();
         let identity = ServerIdentity::new(&[Ipv4Addr::LOCALHOST.into()])?;
@@ -94,7 +93,6 @@ impl RealApi {
         let tokens = file("tokens.csv", &format!("{token},lab,lab,\"system:masters\"\n"))?;
         let certificate = file("server.crt", &identity.chain_pem)?;
         let key = file("server.key", &identity.key_pem)?;
-        // The API server wants the older form of an EC key, or PKCS#8: the latter is what rcgen writes.
         let accounts_key = file("service-accounts.key", &accounts.serialize_pem())?;
         let accounts_public = file("service-accounts.pub", &accounts.public_key_pem())?;
         let args = [
@@ -117,8 +115,8 @@ impl RealApi {
         let mut kube_apiserver = start(&programs.kube_apiserver, &args, &log)?;
         let url = format!("https://127.0.0.1:{secure}");
         let access = Access { url, ca_pem: Some(identity.ca_pem.clone()), token: Some(token) };
-        let ready = eventually("kube-apiserver is ready", START_TIMEOUT, || is_ready(&access, secure)).await;
-        explain(ready, &mut kube_apiserver, &log)?;
+        let ready = eventually("kube-apiserver is ready", START_TIMEOUT, || is_ready(&access, secure));
+        answers(&mut kube_apiserver, &log, ready).await?;
         Ok(Self { access, _kube_apiserver: kube_apiserver, _etcd: etcd })
     }
 
@@ -168,15 +166,19 @@ fn start(program: &Path, args: &[String], log: &Path) -> Result<Child> {
     command.spawn().with_context(|| format!("start {}", program.display()))
 }
 
-fn explain(started: Result<()>, child: &mut Child, log: &Path) -> Result<()> {
-    let Err(error) = started else { return Ok(()) };
-    let state = match child.try_wait() {
-        Ok(Some(status)) => format!("it ended: {status}"),
-        _ => "it runs".to_owned(),
+/// Waits until a program answers. Fails with the end of its log, at once if it ends.
+async fn answers(child: &mut Child, log: &Path, ready: impl Future<Output = Result<()>>) -> Result<()> {
+    // Both are over after this, whichever comes first.
+    let error = tokio::select! {
+        ready = ready => match ready {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        },
+        ended = child.wait() => anyhow!("it ended: {}", ended.context("wait for it")?),
     };
     let text = std::fs::read(log).unwrap_or_default();
     let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_TAIL)..]).into_owned();
-    Err(error.context(format!("{state}; the end of {}:\n{tail}", log.display())))
+    Err(error.context(format!("the end of {}:\n{tail}", log.display())))
 }
 
 /// Three ports of 127.0.0.1 that were free a moment ago.

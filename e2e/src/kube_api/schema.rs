@@ -26,10 +26,10 @@ struct Node {
     nullable: bool,
     int_or_string: bool,
     preserve: bool,
-    properties: BTreeMap<String, Node>,
+    properties: BTreeMap<String, Self>,
     required: Vec<String>,
-    additional: Option<Box<Node>>,
-    items: Option<Box<Node>>,
+    additional: Option<Box<Self>>,
+    items: Option<Box<Self>>,
     one_of_values: Option<Vec<Value>>,
     pattern: Option<Regex>,
     minimum: Option<(f64, bool)>,
@@ -40,10 +40,10 @@ struct Node {
     fields: Bounds,
     format: String,
     default: Option<Value>,
-    all_of: Vec<Node>,
-    any_of: Vec<Node>,
-    one_of: Vec<Node>,
-    not: Option<Box<Node>>,
+    all_of: Vec<Self>,
+    any_of: Vec<Self>,
+    one_of: Vec<Self>,
+    not: Option<Box<Self>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -77,7 +77,7 @@ impl SmallApi {
         let listener = TcpListener::bind(options.listen).await;
         let listener = listener.with_context(|| format!("listen on {}", options.listen))?;
         let bound = listener.local_addr().context("address of the listener")?;
-        let address = options.advertise.unwrap_or(bound.ip());
+        let address = options.advertise.unwrap_or_else(|| bound.ip());
         let identity = options.tls.then(|| ServerIdentity::new(&[address, bound.ip()])).transpose()?;
         let tls = match &identity {
             Some(identity) => Some(TlsAcceptor::from(Arc::new(identity.server_config()?))),

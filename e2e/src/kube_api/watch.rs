@@ -19,7 +19,7 @@ use super::kinds::{Kind, KindId};
 use super::read::{revision, write_object};
 use super::request::{Form, Query};
 use super::selector::Selector;
-use super::store::{Change, Compacted, Object, State, Store};
+use super::store::{Change, Compacted, Object, Objects, State, Store};
 
 /// One watch of one client.
 pub struct Watch {
@@ -84,7 +84,7 @@ impl Watch {
             let changed = state.changed(&id)?;
             let initial = wants_state || asked == 0;
             let compacted = state.changes_after(&id, asked, 0).err().filter(|_| !initial);
-            let objects = initial.then(|| state.objects(&id)).unwrap_or_default();
+            let objects = if initial { state.objects(&id) } else { Objects::new() };
             let seen = if initial { state.revision() } else { asked };
             Some((changed, compacted, objects, seen))
         });
