@@ -14,18 +14,20 @@
 //! get, list (pages of one moment), watch (bookmarks, 410, streaming lists, selectors), create, update, merge patch,
 //! server-side apply with owners of fields and conflicts, `/status`, delete with finalizers and preconditions,
 //! collections, dry runs, label and field selectors (`metadata.name`, `metadata.namespace`, `spec.nodeName`), answers as
-//! `PartialObjectMetadata`, discovery, the built-in kinds of [`kinds::built_in`], and custom resources with their schemas.
+//! `PartialObjectMetadata`, discovery, tokens of service accounts and roles for them, the built-in kinds of
+//! [`kinds::built_in`], and custom resources with their schemas.
 //!
 //! # What it does not do
 //! * No controllers but two: a deleted namespace takes its content with it, a deleted definition its objects. Nothing
 //!   collects dependents, makes pods or endpoint slices, or gives load balancers their addresses.
-//! * No authorisation but [`faults::Fault::Deny`], one user, no admission but for namespaces.
+//! * No users but one who may do everything, and service accounts, for whom stored roles count ([`rbac`]). No admission
+//!   but for namespaces.
 //! * Built-in objects are read into their types, which drops unknown fields and finds wrong types; of the hundreds of
 //!   rules beyond types there are the few of [`rules`]. Of the defaults there are the few of [`defaults`].
 //! * One version of each kind. `events` of `v1` and of `events.k8s.io` are two tables.
 //! * Rules in CEL are not evaluated ([`requests::Tally::not_evaluated`] names the definitions that have some).
 //! * Only HTTP/1.1, only JSON (and YAML in bodies). No tables, protobuf, JSON patches, strategic merge patches but for
-//!   labels and annotations, `scale`, `eviction`, `token`, `log`, `exec`, OpenAPI.
+//!   labels and annotations, `scale`, `eviction`, `log`, `exec`, OpenAPI.
 //! * How apply is simplified: [`apply`].
 //! * A list with a revision that is not reached yet is refused at once, without waiting for it. Node and pod objects are
 //!   deleted at once.
@@ -50,6 +52,7 @@ pub mod listener;
 pub mod load;
 pub mod merge_patch;
 pub mod names;
+pub mod rbac;
 pub mod read;
 pub mod real;
 pub mod request;

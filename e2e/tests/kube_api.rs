@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::eventually;
 use e2e::kube_api::KubeApi;
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent,
@@ -20,7 +22,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use support::{Mirror, SOON, client, config_map, nothing_unsupported, refused};
+use support::{Mirror, SOON, client, client_with_token, config_map, nothing_unsupported, refused};
 
 /// A namespace for one test, and nothing unsupported at the end of it.
 async fn setup(namespace: &str) -> Result<(KubeApi, Client)> {
@@ -266,6 +268,58 @@ async fn what_is_served_can_be_discovered() -> Result<()> {
     }
     let version = client.apiserver_version().await?;
     ensure!(version.major == "1", "{version:?}");
+    nothing_unsupported(&api)
+}
+
+#[tokio::test]
+async fn roles_count_for_service_accounts() -> Result<()> {
+    let (api, admin) = setup("roles").await?;
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), "roles");
+    accounts
+        .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "hub"}}))?)
+        .await?;
+    let subjects = json!([{"kind": "ServiceAccount", "name": "hub", "namespace": "roles"}]);
+    let role_ref = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "hub"});
+    let rules = json!([{"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch"]}]);
+    let cluster_role = json!({"metadata": {"name": "hub"}, "rules": rules});
+    let binding =
+        json!({"metadata": {"name": "hub"}, "subjects": subjects, "roleRef": role_ref("ClusterRole")});
+    let params = PostParams::default();
+    Api::<ClusterRole>::all(admin.clone()).create(&params, &serde_json::from_value(cluster_role)?).await?;
+    Api::<ClusterRoleBinding>::all(admin.clone()).create(&params, &serde_json::from_value(binding)?).await?;
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]}]);
+    let role = json!({"metadata": {"name": "hub"}, "rules": rules});
+    let binding = json!({"metadata": {"name": "hub"}, "subjects": subjects, "roleRef": role_ref("Role")});
+    Api::<Role>::namespaced(admin.clone(), "roles").create(&params, &serde_json::from_value(role)?).await?;
+    Api::<RoleBinding>::namespaced(admin.clone(), "roles")
+        .create(&params, &serde_json::from_value(binding)?)
+        .await?;
+
+    let token = accounts.create_token_request("hub", &params, &TokenRequest::default()).await?;
+    let hub =
+        client_with_token(&api, &token.status.and_then(|status| status.token).context("no token")?).await?;
+    let services: Api<Service> = Api::all(hub.clone());
+    // A real API server learns of roles by watching them.
+    eventually("the role counts", SOON, || async {
+        services.list(&ListParams::default()).await.map(drop).context("list")
+    })
+    .await?;
+    let message = refused(Api::<Pod>::all(hub.clone()).list(&ListParams::default()).await, 403, "Forbidden")?;
+    ensure!(
+        message.contains("system:serviceaccount:roles:hub")
+            && message.contains("cannot list resource \"pods\""),
+        "{message}"
+    );
+    let maps: Api<ConfigMap> = Api::namespaced(hub, "roles");
+    let applied =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"value": "1"}});
+    let apply = PatchParams::apply("hub");
+    refused(maps.patch("a", &apply, &Patch::Apply(&applied)).await, 403, "Forbidden")?;
+    let here: Api<ConfigMap> = Api::namespaced(admin, "roles");
+    here.create(&params, &config_map("a", &json!({}), "0")).await?;
+    maps.patch("a", &apply.force(), &Patch::Apply(&applied))
+        .await
+        .context("patching what is there is granted")?;
     nothing_unsupported(&api)
 }
 

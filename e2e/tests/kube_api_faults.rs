@@ -18,7 +18,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use support::{Mirror, SOON, client, config_map, nothing_unsupported, refused};
+use support::{Mirror, SOON, client, client_with_token, config_map, nothing_unsupported, refused};
 
 async fn small() -> Result<(KubeApi, Client)> {
     let api = KubeApi::start_small(SmallOptions::default()).await?;
@@ -195,7 +195,7 @@ async fn what_is_not_supported_is_refused_and_counted() -> Result<()> {
             "/api/v1/namespaces/shop/pods/a/eviction".to_owned(),
             "application/json",
             "{}".to_owned(),
-            405,
+            501,
         ),
         (
             Method::PUT,
@@ -219,12 +219,7 @@ async fn what_is_not_supported_is_refused_and_counted() -> Result<()> {
 #[tokio::test]
 async fn without_the_token_nothing_is_told() -> Result<()> {
     let (api, _) = small().await?;
-    let mut kubeconfig = Kubeconfig::read_from(api.kubeconfig())?;
-    for user in kubeconfig.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
-        user.token = Some("wrong".to_owned().into());
-    }
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    let stranger = Client::try_from(config)?;
+    let stranger = client_with_token(&api, "wrong").await?;
     let services: Api<Service> = Api::all(stranger);
     refused(services.list(&ListParams::default()).await, 401, "Unauthorized")?;
     nothing_unsupported(&api)

@@ -26,6 +26,13 @@ impl Clock {
         self.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
+    /// The same, some seconds from now.
+    pub fn text_in(&self, secs: i64) -> String {
+        let now = self.now();
+        let then = now.checked_add(SignedDuration::from_secs(secs)).unwrap_or(now);
+        then.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
     /// As in the `Date` header (RFC 9110, 5.6.7).
     pub fn now_http(&self) -> String {
         self.now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()

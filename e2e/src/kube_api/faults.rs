@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
 use super::failure::Failure;
+use super::rbac::{self, User};
 use super::request::{Address, Verb};
 use super::store::Store;
 
@@ -267,21 +268,10 @@ fn failure(status: u16, retry_after_secs: Option<u32>) -> Failure {
 }
 
 fn denied(path: &str, objects: Option<(Verb, &Address)>) -> Failure {
-    let Some((verb, address)) = objects else {
-        return Failure::forbidden(format!("forbidden: User \"lab\" cannot get path {path:?}"));
-    };
-    let Address { group, namespace, name, .. } = address;
-    let plural = address.resource().replace(&format!(".{group}"), "");
-    let place = match namespace {
-        Some(namespace) => format!("in the namespace {namespace:?}"),
-        None => "at the cluster scope".to_owned(),
-    };
-    let name = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
-    let verb = if verb == Verb::Apply { "patch" } else { verb.word() };
-    Failure::forbidden(format!(
-        "{}{name} is forbidden: User \"lab\" cannot {verb} resource {plural:?} in API group {group:?} {place}",
-        address.resource()
-    ))
+    match objects {
+        Some((verb, address)) => rbac::denied(&User::Lab, rbac::word(verb), address),
+        None => Failure::forbidden(format!("forbidden: User \"lab\" cannot get path {path:?}")),
+    }
 }
 
 #[cfg(test)]

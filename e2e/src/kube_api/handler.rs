@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::faults::{Fault, Faults};
 use super::kinds::{Content, Kind};
 use super::load::load_lines;
+use super::rbac::{self, Tokens, User};
 use super::read::{list, write_object};
 use super::request::{
     APPLY, Address, Form, MERGE_PATCH, Query, STRATEGIC_MERGE_PATCH, Target, Verb, form, media_type,
@@ -48,8 +49,10 @@ pub struct Shared {
     pub watch_rules: WatchRules,
     /// A permit for each watch.
     pub watches: Arc<Semaphore>,
-    /// The token that clients must show.
+    /// The token of the user who may do everything.
     pub token: Option<String>,
+    /// The tokens of service accounts.
+    pub tokens: Tokens,
 }
 
 /// What a request for objects needs to know.
@@ -103,8 +106,9 @@ impl Shared {
         if target == Target::Health {
             return Ok(answer(200, "text/plain", Body::from("ok")));
         }
-        self.authenticate(&parts.headers)?;
+        let user = self.authenticate(&parts.headers)?;
         if let Some((verb, address)) = objects {
+            self.authorize(&user, verb, address, &query)?;
             return self.objects(parts, body, verb, address, &query).await;
         }
         if parts.method != Method::GET {
@@ -125,11 +129,31 @@ impl Shared {
         Ok(json_answer(200, &found))
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Failure> {
-        let Some(token) = &self.token else { return Ok(()) };
+    fn authenticate(&self, headers: &HeaderMap) -> Result<User, Failure> {
         let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
-        if shown == Some(token.as_str()) { Ok(()) } else { Err(Failure::unauthorized()) }
+        match (shown, &self.token) {
+            (None, None) => Ok(User::Lab),
+            (Some(shown), Some(token)) if shown == token => Ok(User::Lab),
+            (Some(shown), _) => self.store.with(|state| self.tokens.user(shown, state)),
+            (None, Some(_)) => Err(Failure::unauthorized()),
+        }
+    }
+
+    fn authorize(&self, user: &User, verb: Verb, address: &Address, query: &Query) -> Result<(), Failure> {
+        // A list or watch of one name counts as that name.
+        let selected = query.text("fieldSelector").and_then(|rule| rule.strip_prefix("metadata.name="));
+        self.store.with(|state| {
+            rbac::check(state, user, rbac::word(verb), address, selected)?;
+            let found = state.kind(&address.group, &address.version, &address.plural);
+            let is_new = found.is_some_and(|kind| state.get(&kind.id(), &key(address)).is_none());
+            // Applying what is not there creates it.
+            if verb == Verb::Apply && is_new {
+                rbac::check(state, user, "create", address, None)
+            } else {
+                Ok(())
+            }
+        })
     }
 
     async fn objects(
@@ -154,6 +178,10 @@ impl Shared {
                 Ok(answer(200, "application/json", list.into_body()))
             }
             Verb::Watch => self.watch(&asked),
+            Verb::Create if address.subresource.is_some() => {
+                let body = read_body(body).await?;
+                self.give_token(&asked, &body)
+            }
             Verb::Create | Verb::Update | Verb::Patch | Verb::Apply => {
                 let body = read_body(body).await?;
                 self.write(&asked, &body)
@@ -261,6 +289,25 @@ impl Shared {
         })
     }
 
+    /// `serviceaccounts/<name>/token`: a token that lasts as long as the account, whatever was asked for.
+    fn give_token(&self, asked: &Asked<'_>, body: &[u8]) -> Result<Response<Body>, Failure> {
+        let key = key(asked.address);
+        let mut request = parse_body(body)?;
+        if !request["spec"]["boundObjectRef"].is_null() {
+            return Err(Failure::not_built("tokens bound to an object"));
+        }
+        let account = self.store.with(|state| state.get(&asked.kind.id(), &key));
+        let account = account.ok_or_else(|| Failure::not_found(&asked.kind.resource(), &key.name))?;
+        let uid = account.meta("uid").unwrap_or_default().to_owned();
+        let token =
+            self.tokens.make(User::ServiceAccount { namespace: key.namespace, name: key.name, uid })?;
+        let secs = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
+        request["status"] = json!({"token": token, "expirationTimestamp": self.clock.text_in(secs)});
+        request["kind"] = json!("TokenRequest");
+        request["apiVersion"] = json!("authentication.k8s.io/v1");
+        Ok(json_answer(201, &request))
+    }
+
     /// Remembers definitions whose rules in CEL nobody evaluates here.
     fn note_cel(&self, kind: &Kind, object: &Object) {
         if kind.is("apiextensions.k8s.io", "customresourcedefinitions")
@@ -301,6 +348,7 @@ fn check_place(kind: &Kind, address: &Address, verb: Verb) -> Result<(), Failure
         None => {}
         Some("status")
             if kind.status && matches!(verb, Verb::Get | Verb::Update | Verb::Patch | Verb::Apply) => {}
+        Some("token") if kind.is("", "serviceaccounts") && verb == Verb::Create => {}
         Some("status") if !kind.status => return Err(Failure::no_such_path()),
         Some(other) => {
             return Err(Failure::not_built(format!("{} of {}/{other}", verb.word(), kind.resource())));

@@ -1,7 +1,7 @@
 //! A real kube-apiserver with an etcd of its own, when a test is to be checked against one.
 //!
-//! Everything authorised (`AlwaysAllow`), one user with a token, no controllers: a deleted namespace stays
-//! `Terminating`, definitions take a moment until they are served, service accounts get no tokens.
+//! One user with a token who may do everything, RBAC for all others, no controllers: a deleted namespace stays
+//! `Terminating`, definitions take a moment until they are served, no service account is made in a new namespace.
 
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -104,7 +104,7 @@ impl RealApi {
             format!("--tls-cert-file={}", certificate.display()),
             format!("--tls-private-key-file={}", key.display()),
             format!("--token-auth-file={}", tokens.display()),
-            "--authorization-mode=AlwaysAllow".to_owned(),
+            "--authorization-mode=RBAC".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={}", accounts_public.display()),
             format!("--service-account-signing-key-file={}", accounts_key.display()),

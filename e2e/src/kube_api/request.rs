@@ -159,6 +159,7 @@ impl Verb {
             (&Method::GET, true) => Self::Get,
             (&Method::GET, false) => Self::List,
             (&Method::POST, false) => Self::Create,
+            (&Method::POST, true) if address.subresource.is_some() => Self::Create,
             (&Method::PUT, true) => Self::Update,
             (&Method::PATCH, true) if media_type(&parts.headers) == APPLY => Self::Apply,
             (&Method::PATCH, true) => Self::Patch,

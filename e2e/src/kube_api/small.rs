@@ -19,6 +19,7 @@ use super::handler::Shared;
 use super::listener;
 use super::load::{load, make_namespace};
 use super::names;
+use super::rbac::Tokens;
 use super::requests::{Counter, Tally};
 use super::store::Store;
 use super::watch::WatchRules;
@@ -107,6 +108,7 @@ impl SmallApi {
             },
             watches: Arc::new(Semaphore::new(options.watch_limit)),
             token,
+            tokens: Tokens::default(),
         });
         let server = tokio::spawn(listener::run(listener, tls, Arc::clone(&shared), absences));
         Ok(Self { shared, access, watch_limit: options.watch_limit, server })

@@ -25,6 +25,16 @@ pub(crate) async fn client(api: &KubeApi) -> Result<Client> {
     Client::try_from(config).context("client")
 }
 
+/// The same with another token.
+pub(crate) async fn client_with_token(api: &KubeApi, token: &str) -> Result<Client> {
+    let mut kubeconfig = Kubeconfig::read_from(api.kubeconfig()).context("read kubeconfig")?;
+    for user in kubeconfig.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
+        user.token = Some(token.to_owned().into());
+    }
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Client::try_from(config).context("client")
+}
+
 /// Fails if this server was asked for something that it does not do.
 pub(crate) fn nothing_unsupported(api: &KubeApi) -> Result<()> {
     let Some(small) = api.small() else { return Ok(()) };
