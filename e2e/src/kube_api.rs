@@ -35,6 +35,7 @@
 //! What it does not know it refuses, with 501 or the status that a real server would give for nonsense, and counts it:
 //! [`requests::Tally::unsupported`] must be empty at the end of a test.
 
+mod answer;
 pub mod apply;
 pub mod clock;
 pub mod content;

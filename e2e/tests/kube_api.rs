@@ -19,7 +19,9 @@ use kube::api::{
 };
 use kube::core::GroupVersionKind;
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, CustomResource, CustomResourceExt, ResourceExt};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use support::{Mirror, SOON, client, client_with_token, config_map, nothing_unsupported, refused};
@@ -193,6 +195,53 @@ async fn custom_resources_are_served_checked_and_have_a_status() -> Result<()> {
         }
     })
     .await?;
+    nothing_unsupported(&api)
+}
+
+/// A resource as programs define them: derived.
+#[derive(CustomResource, Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[kube(group = "isthmus.test", version = "v1alpha1", kind = "Route", namespaced, status = "RouteStatus")]
+struct RouteSpec {
+    endpoints: Vec<String>,
+    mode: Mode,
+    weight: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+enum Mode {
+    Direct,
+    Cached,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+struct RouteStatus {
+    ready: bool,
+}
+
+#[tokio::test]
+async fn a_derived_definition_is_served() -> Result<()> {
+    let (api, client) = setup("derived").await?;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let made = definitions.create(&PostParams::default(), &Route::crd()).await?;
+    let established = kube::runtime::conditions::is_crd_established();
+    let name = made.name_any();
+    tokio::time::timeout(SOON, kube::runtime::wait::await_condition(definitions, &name, established))
+        .await??;
+    let routes: Api<Route> = Api::namespaced(client.clone(), "derived");
+    let spec = RouteSpec { endpoints: vec!["a:1".to_owned()], mode: Mode::Direct, weight: None };
+    let mut route = eventually("routes are served", SOON, || async {
+        routes.create(&PostParams::default(), &Route::new("a", spec.clone())).await.context("create")
+    })
+    .await?;
+    route.status = Some(RouteStatus { ready: true });
+    let written = routes.replace_status("a", &PostParams::default(), &route).await?;
+    assert_eq!((written.spec.mode, written.status), (Mode::Direct, Some(RouteStatus { ready: true })));
+    for spec in
+        [json!({"mode": "Odd"}), json!({"weight": 256}), json!({"weight": "1"}), json!({"endpoints": null})]
+    {
+        let wrong = routes.patch("a", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await;
+        refused(wrong, 422, "Invalid").with_context(|| spec.to_string())?;
+    }
     nothing_unsupported(&api)
 }
 

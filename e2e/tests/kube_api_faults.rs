@@ -9,9 +9,10 @@ use anyhow::{Context, Result, ensure};
 use e2e::eventually;
 use e2e::kube_api::{Fault, KubeApi, RealApi, RealPrograms, Requests, SmallApi, SmallOptions};
 use e2e::programs::Programs;
+use futures_util::StreamExt;
 use http::{Method, Request, StatusCode};
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
@@ -115,6 +116,61 @@ async fn a_page_of_a_forgotten_list_is_gone() -> Result<()> {
     server(&api).faults().inject(Fault::Compact);
     let token = page.metadata.continue_.context("there is more")?;
     refused(maps.list(&ListParams::default().limit(1).continue_token(&token)).await, 410, "Expired")?;
+    nothing_unsupported(&api)
+}
+
+#[tokio::test]
+async fn a_watch_that_falls_behind_ends() -> Result<()> {
+    let api = KubeApi::start_small(SmallOptions { history_limit: 2, ..SmallOptions::default() }).await?;
+    let maps: Api<ConfigMap> = Api::namespaced(client(&api).await?, "shop");
+    load(&api, "a", "0")?;
+    let from = server(&api).revision().to_string();
+    let mut events = std::pin::pin!(maps.watch(&WatchParams::default(), &from).await?);
+    for value in ["1", "2", "3", "4"] {
+        load(&api, "a", value)?;
+    }
+    match events.next().await {
+        Some(Ok(WatchEvent::Error(status))) if status.code == 410 => {}
+        other => anyhow::bail!("expected 410, found {other:?}"),
+    }
+    ensure!(events.next().await.is_none(), "it goes on");
+    nothing_unsupported(&api)
+}
+
+#[tokio::test]
+async fn a_namespace_takes_its_content_with_it() -> Result<()> {
+    let (api, client) = small().await?;
+    load(&api, "a", "1")?;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "shop");
+    let namespaces: Api<Namespace> = Api::all(client);
+    let hold = Patch::Merge(json!({"metadata": {"finalizers": ["isthmus.dev/hold"]}}));
+    maps.patch("a", &PatchParams::default(), &hold).await?;
+    namespaces.delete("shop", &DeleteParams::default()).await?;
+    let phase = namespaces.get("shop").await?.status.and_then(|status| status.phase);
+    assert_eq!(phase.as_deref(), Some("Terminating"));
+    let more = maps.create(&PostParams::default(), &config_map("b", &json!({}), "1")).await;
+    refused(more, 403, "Forbidden")?;
+    let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    maps.patch("a", &PatchParams::default(), &release).await?;
+    refused(namespaces.get("shop").await, 404, "NotFound")?;
+    refused(maps.create(&PostParams::default(), &config_map("b", &json!({}), "1")).await, 404, "NotFound")?;
+    nothing_unsupported(&api)
+}
+
+#[tokio::test]
+async fn a_dry_run_keeps_nothing() -> Result<()> {
+    let (api, client) = small().await?;
+    load(&api, "a", "1")?;
+    let maps: Api<ConfigMap> = Api::namespaced(client, "shop");
+    let before = server(&api).revision();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    maps.create(&dry, &config_map("b", &json!({}), "1")).await?;
+    let applied = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"value": "2"}});
+    let shown =
+        maps.patch("a", &PatchParams::apply("test").force().dry_run(), &Patch::Apply(applied)).await?;
+    assert_eq!(shown.data.and_then(|data| data.get("value").cloned()).as_deref(), Some("2"));
+    maps.delete("a", &DeleteParams::default().dry_run()).await?;
+    assert_eq!(server(&api).revision(), before);
     nothing_unsupported(&api)
 }
 
@@ -232,7 +288,7 @@ async fn an_older_server_has_no_streaming_lists() -> Result<()> {
             .await?;
     let client = client(&api).await?;
     let services: Api<Service> = Api::all(client);
-    let params = kube::api::WatchParams::streaming_lists();
+    let params = WatchParams::streaming_lists();
     let Err(kube::Error::Api(status)) = services.watch(&params, "0").await.map(drop) else {
         anyhow::bail!("a streaming list was begun");
     };

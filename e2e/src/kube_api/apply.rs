@@ -280,6 +280,10 @@ fn write(object: &mut Value, owners: Vec<Ownership>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn actor(manager: &str) -> Actor {
@@ -362,6 +366,100 @@ mod tests {
         let again = service(&json!([]), &json!({"a": "1", "b": "1"}));
         let refused = apply(&updated, &again, &actor("one"), false, &lists).expect_err("conflict");
         assert!(refused.message.contains("conflict with \"two\" using v1: .metadata.labels.a"), "{refused}");
+    }
+
+    /// What three managers do to the data of a config map.
+    #[derive(Clone, Debug)]
+    enum Deed {
+        Apply(&'static str, BTreeMap<String, String>),
+        Update(BTreeMap<String, Option<String>>),
+    }
+
+    fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+        let (key, value) = ("[abc]", "[12]");
+        let applied = prop::collection::btree_map(key, value, 0..3);
+        let updated = prop::collection::btree_map(key, prop::option::of(value), 1..3);
+        let deed = prop_oneof![
+            (prop_oneof![Just("one"), Just("two")], applied)
+                .prop_map(|(manager, data)| Deed::Apply(manager, data)),
+            updated.prop_map(Deed::Update),
+        ];
+        prop::collection::vec(deed, 1..12)
+    }
+
+    fn with_data(data: &BTreeMap<String, String>) -> Value {
+        let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+        if !data.is_empty() {
+            map["data"] = json!(data);
+        }
+        map
+    }
+
+    proptest! {
+        /// Against a model of one line a rule: a value, and who wants it.
+        #[test]
+        fn owners_are_as_in_the_model(deeds in deeds()) {
+            let lists = ListTypes::of_built_in("", "ConfigMap");
+            let mut model: BTreeMap<String, (String, BTreeSet<&str>)> = BTreeMap::new();
+            let mut live = with_data(&BTreeMap::new());
+            record_update(&Value::Null, &mut live, &actor("three"), &lists);
+            for deed in deeds {
+                match &deed {
+                    Deed::Apply(manager, data) => {
+                        live = apply(&live, &with_data(data), &actor(manager), true, &lists).expect("by force");
+                        for (key, value) in data {
+                            let entry = model.entry(key.clone()).or_default();
+                            if entry.0 != *value {
+                                *entry = (value.clone(), BTreeSet::new());
+                            }
+                            entry.1.insert(manager);
+                        }
+                        for (key, (_, owners)) in &mut model {
+                            if !data.contains_key(key) && owners.remove(manager) && owners.is_empty() {
+                                owners.insert("gone");
+                            }
+                        }
+                        model.retain(|_, (_, owners)| !owners.contains("gone"));
+                    }
+                    Deed::Update(changes) => {
+                        let mut after = live.clone();
+                        let mut data: BTreeMap<String, String> =
+                            serde_json::from_value(after["data"].take()).unwrap_or_default();
+                        for (key, change) in changes {
+                            match change {
+                                Some(value) if data.get(key) == Some(value) => {}
+                                Some(value) => {
+                                    data.insert(key.clone(), value.clone());
+                                    model.insert(key.clone(), (value.clone(), BTreeSet::from(["three"])));
+                                }
+                                None => {
+                                    data.remove(key);
+                                    model.remove(key);
+                                }
+                            }
+                        }
+                        after["data"] = with_data(&data)["data"].take();
+                        if after["data"].is_null() {
+                            after.as_object_mut().expect("a map").remove("data");
+                        }
+                        record_update(&live, &mut after, &actor("three"), &lists);
+                        live = after;
+                    }
+                }
+                let data: BTreeMap<String, String> = serde_json::from_value(live["data"].clone()).unwrap_or_default();
+                let mut seen: BTreeMap<String, (String, BTreeSet<&str>)> =
+                    data.into_iter().map(|(key, value)| (key, (value, BTreeSet::new()))).collect();
+                for owner in read(&live) {
+                    let manager = ["one", "two", "three"].into_iter().find(|name| *name == owner.actor.manager);
+                    for path in owner.fields.iter() {
+                        if let (Some(manager), [_, Step::Field(key)]) = (manager, path.as_slice()) {
+                            seen.entry(key.clone()).or_default().1.insert(manager);
+                        }
+                    }
+                }
+                prop_assert_eq!(&seen, &model, "after {:?}: {}", deed, live);
+            }
+        }
     }
 
     #[test]

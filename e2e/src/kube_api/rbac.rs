@@ -32,7 +32,7 @@ pub enum User {
     },
 }
 
-/// The tokens of service accounts, at most [`TOKEN_LIMIT`]; the oldest names go last.
+/// The tokens of service accounts; their number is bounded.
 #[derive(Debug, Default)]
 pub struct Tokens(Mutex<BTreeMap<String, User>>);
 

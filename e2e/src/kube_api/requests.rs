@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Requests since the start or the last reset, as `GET /_lab/requests` gives them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Tally {
     /// How often each thing was asked for: `list services`, `watch endpointslices.discovery.k8s.io`, `get /version`.
     pub requests: BTreeMap<String, u64>,
