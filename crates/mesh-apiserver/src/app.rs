@@ -28,7 +28,8 @@ use crate::serve::clients::Clients;
 use crate::serve::notices::Notices;
 use crate::serve::shares::{Caps, Shares};
 use crate::serve::{self, Server, Service};
-use crate::source::{ManifestSource, SourceSpec};
+use crate::source::kubernetes::access::Access;
+use crate::source::{Origin, Source};
 use crate::store::replica::{Replica, check_owner};
 use crate::store::{self, EtcdStore, StoreSpec};
 
@@ -58,7 +59,7 @@ struct Parts {
 /// Who fills the store.
 enum Feed {
     /// This process alone.
-    Hub { hub: Box<Hub>, source: Box<ManifestSource>, filters: Box<FilterFile> },
+    Hub { hub: Box<Hub>, source: Source, filters: Box<FilterFile> },
     /// The replica that leads, which may be this one.
     Replica { replica: Box<Replica>, follower: Box<Follower>, reloader: Option<Box<Reloader>> },
 }
@@ -86,8 +87,9 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let mut registry = Registry::with_prefix("mesh_apiserver");
     let metrics = peer_filters::metrics::Metrics::register(&mut registry);
     let filters = FilterFile::open(args.peer_filters.clone(), metrics)?;
-    let SourceSpec::Manifests(folder) = args.source.clone();
-    let source = ManifestSource::open(folder).await?;
+    let access = Access { kubeconfig: args.kubeconfig.clone(), context: args.kube_context.clone() };
+    let origin = Origin::new(&args.source, access, &mut registry);
+    let source = origin.open().await?;
     let server =
         Server::bind(args.listen).await.with_context(|| format!("bind the API to {}", args.listen))?;
     let admin = Admin::bind(args.admin_listen).await;
@@ -107,15 +109,10 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             filters.publish(store.clone()).await?;
             let hub = Hub::new(cluster.clone(), store.clone(), metrics);
             let report = hub.report();
-            (
-                store,
-                Feed::Hub { hub: Box::new(hub), source: Box::new(source), filters: Box::new(filters) },
-                report,
-                None,
-            )
+            (store, Feed::Hub { hub: Box::new(hub), source, filters: Box::new(filters) }, report, None)
         }
         StoreSpec::Etcd(endpoints) => {
-            // A leader opens the folder anew; here it has shown that it can be read.
+            // A leader opens the source anew; here it has shown that it can be opened.
             drop(source);
             let opened = store::open(endpoints, args.store_tls_dir.as_deref(), &shutdown).await?;
             let EtcdStore { etcd, follower, reloader } = opened.context("stopped before etcd answered")?;
@@ -123,8 +120,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             kvstore::etcd::register(&etcd, &mut registry);
             let name = args.replica_name.clone();
             let name = name.unwrap_or_else(|| replica_name(server.address()));
-            let SourceSpec::Manifests(folder) = args.source.clone();
-            let replica = Replica::new(cluster.clone(), folder, etcd.clone(), &name, metrics, filters);
+            let replica = Replica::new(cluster.clone(), origin, etcd.clone(), &name, metrics, filters);
             let (report, shared) = (replica.report(), replica.shared(&name));
             let feed = Feed::Replica {
                 replica: Box::new(replica),
@@ -200,7 +196,7 @@ impl Bound {
                         () = over.requested() => Ok(()),
                     }
                 });
-                tasks.spawn("hub", async move { Ok(hub.run(*source, ready, until).await?) });
+                tasks.spawn("hub", async move { Ok(hub.run(source, ready, until).await?) });
             }
             Feed::Replica { replica, mut follower, reloader } => {
                 // The follower holds the connection over which a leader resigns: it ends after it.

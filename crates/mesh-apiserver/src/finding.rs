@@ -57,6 +57,8 @@ pub enum Reason {
     IdentitiesExhausted,
     LabelInvalid,
     PeerFiltersInvalid,
+    SourceDenied,
+    SourceUnreachable,
 }
 
 impl Reason {
@@ -82,6 +84,8 @@ impl Reason {
             Self::IdentitiesExhausted => "identities-exhausted",
             Self::LabelInvalid => "label-invalid",
             Self::PeerFiltersInvalid => "peer-filters-invalid",
+            Self::SourceDenied => "source-denied",
+            Self::SourceUnreachable => "source-unreachable",
         }
     }
 }

@@ -5,13 +5,15 @@
 //!                     └─> records          ─> store (one revision) ─> canaries, once
 //! ```
 //! Until the source has been read completely once, nothing in the store is touched: what an earlier run published
-//! stays valid, and clients resume on it.
+//! stays valid, and clients resume on it. If there are kinds of objects that the source cannot read, that holds for the
+//! records that depend on them.
 
 mod held;
 pub mod metrics;
 pub mod report;
+mod withheld;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kvstore::publisher::{Outcome, PublishError, Target};
@@ -26,12 +28,14 @@ use tracing::{debug, error, info, warn};
 use self::held::{Fate, Held};
 use self::metrics::Metrics;
 use self::report::Report;
+use self::withheld::Withheld;
 use crate::export::exporter::identity_range;
 use crate::export::{Cluster, Delta, Exporter};
 use crate::finding::{Finding, Severity};
 use crate::identity::Allocator;
 use crate::identity::allocator::ALLOCATIONS;
-use crate::source::{ManifestSource, SourceEvent, SourceUpdate};
+use crate::object::ObjectKind;
+use crate::source::{Source, SourceEvent, SourceStatus, SourceUpdate};
 
 /// Keeps the store in step with the source.
 #[derive(Debug)]
@@ -43,6 +47,10 @@ pub struct Hub {
     held: Held,
     /// Something could not be published at all.
     behind: bool,
+    missing: BTreeSet<ObjectKind>,
+    withheld: Withheld,
+    /// Canaries have not been written since they were last due.
+    unannounced: bool,
     report: watch::Sender<Report>,
     metrics: Metrics,
 }
@@ -70,13 +78,17 @@ impl Hub {
         let exporter = Exporter::new(cluster.clone(), identities);
         let (report, _) = watch::channel(Report::default());
         let held = Held::new(&cluster.name);
+        let (source_findings, missing, withheld) = Default::default();
         Self {
             cluster,
             exporter,
             publisher,
-            source_findings: Vec::new(),
+            source_findings,
             held,
             behind: false,
+            missing,
+            withheld,
+            unannounced: true,
             report,
             metrics,
         }
@@ -94,19 +106,19 @@ impl Hub {
     }
 
     /// Publishes what the source says until the shutdown is requested; drops `ready` when the first complete set and
-    /// its canaries are in the store.
+    /// its canaries are in the store, those that an earlier run published included.
     ///
     /// The heartbeat is part of this task, so readers do not trust a store that nobody feeds. Fails if the store does.
     pub async fn run(
         mut self,
-        mut source: ManifestSource,
+        source: impl Into<Source>,
         ready: impl Into<Option<BlockReady>>,
         shutdown: Shutdown,
     ) -> Result<(), HubError> {
         let publisher = self.publisher.clone();
         let mut ready = ready.into();
+        let mut source = source.into();
         let feed = async {
-            let mut first = true;
             loop {
                 let update = {
                     // It may not be dropped before it has something to say.
@@ -114,14 +126,17 @@ impl Hub {
                     loop {
                         tokio::select! {
                             update = &mut next => break update,
-                            () = self.writable(), if self.behind || !self.held.is_empty() => self.release().await?,
+                            () = self.writable(), if self.behind || !self.held.is_empty() => {
+                                self.release().await?;
+                                self.announce(&mut ready).await?;
+                            }
                         }
                     }
                 };
+                let is_read = !matches!(update.objects, SourceEvent::Unread);
                 self.take(update).await?;
-                if std::mem::take(&mut first) {
-                    self.announce().await?;
-                    drop(ready.take());
+                if is_read {
+                    self.announce(&mut ready).await?;
                 }
             }
         };
@@ -135,15 +150,26 @@ impl Hub {
 
     async fn take(&mut self, update: SourceUpdate) -> Result<(), HubError> {
         let begin = Instant::now();
-        let SourceUpdate { objects, findings, status } = update;
+        let SourceUpdate { objects, missing, findings, status } = update;
+        let arrived = missing != self.missing;
+        if arrived {
+            self.withheld = Withheld::new(&self.cluster.name, &missing);
+            self.missing = missing;
+            self.unannounced = true;
+        }
         let (published, delta) = match objects {
+            SourceEvent::Unread => return self.tell(findings, status),
+            SourceEvent::Changes(changes) if changes.is_empty() && !arrived => {
+                return self.tell(findings, status);
+            }
             SourceEvent::Reset(objects) => {
                 let delta = self.exporter.reset(objects);
                 (self.publish(&delta, Extent::All).await, delta)
             }
             SourceEvent::Changes(changes) => {
                 let delta = self.exporter.apply(changes);
-                (self.publish(&delta, Extent::Changes).await, delta)
+                let extent = if arrived { Extent::All } else { Extent::Changes };
+                (self.publish(&delta, extent).await, delta)
             }
         };
         let outcome = match published {
@@ -163,7 +189,15 @@ impl Hub {
             "published"
         );
         self.tell_findings(&delta, findings);
-        self.update_report(outcome, status);
+        self.update_report(outcome.revision, status);
+        Ok(())
+    }
+
+    /// Takes in news about the source that change no record.
+    fn tell(&mut self, findings: Vec<Finding>, status: SourceStatus) -> Result<(), HubError> {
+        self.tell_findings(&Delta::default(), findings);
+        let published = self.report.borrow().published_revision;
+        self.update_report(published, status);
         Ok(())
     }
 
@@ -174,6 +208,7 @@ impl Hub {
         }
         let snapshot = self.publisher.store().snapshot();
         let may_go = |write: Write| match &write {
+            _ if self.withheld.holds(write.key()) => None,
             Write::Put { key, value } => match self.held.fate(key, value, snapshot.get(key)) {
                 Fate::Goes => Some(write),
                 Fate::Waits => None,
@@ -188,13 +223,15 @@ impl Hub {
     async fn publish_all(&mut self) -> Result<Outcome, HubError> {
         let snapshot = self.publisher.store().snapshot();
         let desired = self.exporter.desired().into_iter().map(|(key, value)| (Bytes::from(key), value));
+        let desired = desired.filter(|(key, _)| !self.withheld.holds(key));
         let desired =
             desired.filter_map(|(key, value)| match self.held.fate(&key, &value, snapshot.get(&key)) {
                 Fate::Goes => Some((key, value)),
                 Fate::Waits => snapshot.get(&key).map(|entry| (key, entry.value.clone())),
                 Fate::Withdraws => None,
             });
-        let outcome = self.publisher.replace(&desired.collect()).await?;
+        let desired: BTreeMap<Bytes, Bytes> = desired.chain(self.withheld.kept(&snapshot)).collect();
+        let outcome = self.publisher.replace(&desired).await?;
         self.behind = false;
         Ok(outcome)
     }
@@ -242,10 +279,35 @@ impl Hub {
         }
     }
 
-    /// Tells readers that the first set is complete, and forgets the canaries of another name of this cluster.
-    async fn announce(&self) -> Result<(), HubError> {
+    /// Tells readers what is complete, if they have not been told; drops `ready` when everything is, now or since an
+    /// earlier run.
+    async fn announce(&mut self, ready: &mut Option<BlockReady>) -> Result<(), HubError> {
+        if self.unannounced && !self.behind {
+            match self.write_canaries().await {
+                Err(HubError::Publish(error)) if error.is_disk() => {
+                    self.behind = true;
+                    warn!(%error, "canaries wait for the disk");
+                }
+                written => {
+                    written?;
+                    self.unannounced = false;
+                }
+            }
+        }
+        if ready.is_some() {
+            let snapshot = self.publisher.store().snapshot();
+            let is_told = |kind: &Kind| snapshot.get(kind.canary(&self.cluster.name).as_bytes()).is_some();
+            if Kind::ALL.iter().all(is_told) {
+                drop(ready.take());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the canaries of the kinds of records that are complete, and forgets those of another name of this cluster.
+    async fn write_canaries(&self) -> Result<(), HubError> {
         let now = format!("{:.0}", jiff::Timestamp::now());
-        let canaries = Kind::ALL.map(|kind| kind.canary(&self.cluster.name));
+        let canaries = self.withheld.complete().map(|kind| kind.canary(&self.cluster.name));
         let store = self.publisher.store();
         let snapshot = store.snapshot();
         let stale = snapshot.range(&KeyRange::prefix(key::SYNCED)).map(|entry| entry.key.clone());
@@ -259,10 +321,16 @@ impl Hub {
             self.publisher.withdraw(stale).await?;
         }
         // A canary that is there stays as it is: it says that a complete set was published, which was true.
-        let missing = canaries.into_iter().filter(|key| snapshot.get(key.as_bytes()).is_none());
+        let missing = canaries.filter(|key| snapshot.get(key.as_bytes()).is_none());
         let missing: Vec<(Bytes, Bytes)> = missing.map(|key| (key.into(), now.clone().into())).collect();
         let revision = self.publisher.announce(missing).await?;
-        info!(cluster = %self.cluster.name, revision, "complete set published");
+        if self.withheld.is_empty() {
+            info!(cluster = %self.cluster.name, revision, "complete set published");
+        } else {
+            let kinds: Vec<&str> = self.missing.iter().map(|kind| kind.as_str()).collect();
+            let missing = kinds.join(",");
+            warn!(cluster = %self.cluster.name, revision, missing, "published what does not depend on these");
+        }
         Ok(())
     }
 
@@ -282,7 +350,7 @@ impl Hub {
         self.source_findings = source;
     }
 
-    fn update_report(&self, outcome: Outcome, source: crate::source::SourceStatus) {
+    fn update_report(&self, published_revision: u64, source: SourceStatus) {
         let mut findings: Vec<Finding> =
             self.source_findings.iter().chain(self.exporter.findings()).cloned().collect();
         findings.sort();
@@ -293,7 +361,7 @@ impl Hub {
         let objects: BTreeMap<_, _> =
             objects.into_iter().map(|(kind, count)| (kind.as_str(), count)).collect();
         self.report.send_replace(Report {
-            published_revision: outcome.revision,
+            published_revision,
             source,
             objects,
             identities_allocated: used,

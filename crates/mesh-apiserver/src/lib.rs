@@ -2,8 +2,8 @@
 //! agents and to other clusters.
 //!
 //! ```text
-//!   folder of manifests ─> Object ─> Exporter (index, identities, records) ─> Publisher ─> Store ─> etcd API (mTLS)
-//!        source/            object      export/, identity/                     kvstore      kvstore   etcd_api/, serve/
+//!   API server or folder ─> Object ─> Exporter (index, identities, records) ─> Publisher ─> Store ─> etcd API (mTLS)
+//!        source/             object      export/, identity/                     kvstore      kvstore   etcd_api/, serve/
 //! ```
 //!
 //! * [`source`]: where objects come from; it sends changes, and says what it cannot read.

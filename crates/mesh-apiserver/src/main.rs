@@ -20,7 +20,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    logging::init(args.log_format, "info")?;
+    // The source tells itself what goes wrong with the API server: once, and not at each attempt.
+    logging::init(args.log_format, "info,kube_client=off,kube_runtime=off")?;
     open_files::raise_limit(MAX_CONNECTIONS as u64 + 1024);
     let shutdown = Shutdown::on_signals()?;
     build(args, shutdown).await?.run().await

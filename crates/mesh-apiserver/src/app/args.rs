@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -27,9 +28,18 @@ pub struct Args {
     #[arg(long, env = "MESH_APISERVER_MAX_CONNECTED_CLUSTERS", default_value = "255", value_parser = max_clusters)]
     pub max_connected_clusters: MaxClusters,
 
-    /// Where objects come from: `manifests:FOLDER`, a folder of Kubernetes YAML, which is watched
+    /// Where objects come from: `manifests:FOLDER`, a folder of Kubernetes YAML, which is watched, or `kubernetes`, an API
+    /// server (docs/kubernetes-source.md)
     #[arg(long, env = "MESH_APISERVER_SOURCE")]
     pub source: SourceSpec,
+
+    /// For `--source kubernetes`: kubeconfig file, or several separated by `:` [default: the pod's service account]
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<OsString>,
+
+    /// For `--source kubernetes`: context of the kubeconfig [default: its current context]
+    #[arg(long, env = "MESH_APISERVER_KUBE_CONTEXT")]
+    pub kube_context: Option<String>,
 
     /// Where records are kept: `embedded` (in --data-dir), or `etcd:https://HOST:PORT[,…]`, an etcd cluster that several
     /// replicas of this hub share, one of which writes
@@ -119,6 +129,9 @@ mod tests {
         assert_eq!(parsed.store, StoreSpec::Embedded);
         let shared = args(&["--store", "etcd:https://a:2379"]).expect("an etcd");
         assert!(matches!(shared.store, StoreSpec::Etcd(_)));
+        let kubernetes =
+            args(&["--kubeconfig", "/k", "--kube-context", "c"]).expect("flags of the API server");
+        assert_eq!(kubernetes.kube_context.as_deref(), Some("c"));
         for bad in [
             ["--cluster-id", "0"],
             ["--max-connected-clusters", "300"],

@@ -12,6 +12,15 @@ pub const SHARED: [&str; 2] = ["service.cilium.io/shared", "io.cilium/shared-ser
 /// The annotation that prefers some backends, and its older name.
 pub const AFFINITY: [&str; 2] = ["service.cilium.io/affinity", "io.cilium/service-affinity"];
 
+/// How the annotations of services begin that the hub reads, or may come to read: a source need not keep others.
+const READ: [&str; 5] =
+    ["service.cilium.io/", "io.cilium/", "clustermesh.cilium.io/", "service.kubernetes.io/", "isthmus.dev/"];
+
+/// Whether an annotation of a service may mean something to the hub.
+pub fn is_read(name: &str) -> bool {
+    READ.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// What a service says about sharing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sharing {
@@ -81,6 +90,12 @@ mod tests {
         let mut findings = Vec::new();
         let sharing = Sharing::of(&service, "Service shop/cart", &mut findings);
         (sharing, findings.len())
+    }
+
+    #[test]
+    fn a_source_keeps_what_is_read() {
+        assert!([GLOBAL, SHARED, AFFINITY].into_iter().flatten().all(is_read));
+        assert!(!is_read("kubectl.kubernetes.io/last-applied-configuration"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 use topology::cluster::{ClusterId, MaxClusters};
 
 use super::*;
+use crate::source::ManifestSource;
 
 fn cluster() -> Cluster {
     Cluster {

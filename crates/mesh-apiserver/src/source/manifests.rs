@@ -18,6 +18,7 @@ pub mod document;
 pub mod folder;
 pub mod watch;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tokio::time::{Duration, Instant};
@@ -90,10 +91,12 @@ impl ManifestSource {
             };
             let status = SourceStatus {
                 source: format!("manifests:{}", self.folder.path().display()),
-                files: self.folder.files(),
+                files: Some(self.folder.files()),
                 last_change: self.last_change,
+                ..SourceStatus::default()
             };
-            return SourceUpdate { objects, findings: self.folder.findings(), status };
+            let findings = self.folder.findings();
+            return SourceUpdate { objects, missing: BTreeSet::new(), findings, status };
         }
     }
 

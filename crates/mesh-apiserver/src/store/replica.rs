@@ -1,6 +1,5 @@
 //! One of several hubs on one etcd: it serves always, and feeds the store while it leads.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use crate::hub::Hub;
 use crate::hub::metrics::Metrics;
 use crate::hub::report::Report;
 use crate::peer_filters::file::FilterFile;
-use crate::source::ManifestSource;
+use crate::source::Origin;
 
 /// The key that the leader holds; its value names the replica. STABLE FORMAT: replicas of two versions must agree.
 pub const LEADER: &str = "isthmus/v1/hub/leader";
@@ -70,7 +69,7 @@ fn owner(cluster: &Cluster) -> String {
 #[derive(Debug)]
 pub struct Replica {
     cluster: Cluster,
-    folder: PathBuf,
+    origin: Origin,
     etcd: Etcd,
     contender: Contender,
     metrics: Metrics,
@@ -97,7 +96,7 @@ impl Replica {
     /// A replica under a name of its own.
     pub fn new(
         cluster: Cluster,
-        folder: PathBuf,
+        origin: Origin,
         etcd: Etcd,
         name: &str,
         metrics: Metrics,
@@ -105,7 +104,7 @@ impl Replica {
     ) -> Self {
         let contender = Contender::new(etcd.clone(), Bytes::from_static(LEADER.as_bytes()), name);
         let (report, leads) = (watch::Sender::new(Report::default()), watch::Sender::new(false));
-        Self { cluster, folder, etcd, contender, metrics, filters: Mutex::new(filters), report, leads }
+        Self { cluster, origin, etcd, contender, metrics, filters: Mutex::new(filters), report, leads }
     }
 
     /// What the status page shows of the hub; of one that has never led, nothing.
@@ -162,7 +161,7 @@ impl Replica {
 
     /// Feeds the store until the term is over, and says why; `Ok` if the shutdown was requested.
     async fn term(&self, leadership: &mut Leadership, shutdown: &Shutdown) -> Result<(), String> {
-        let source = ManifestSource::open(self.folder.clone()).await;
+        let source = self.origin.open().await;
         let source = source.map_err(|error| Chain(&error).to_string())?;
         let fence = leadership.fence().clone();
         check_owner(self.etcd.mirror(), &self.cluster).map_err(|error| error.to_string())?;

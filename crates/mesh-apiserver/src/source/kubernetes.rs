@@ -1,0 +1,198 @@
+//! A Kubernetes API server, followed.
+//!
+//! ```text
+//!   API server ── list, watch ──> follow (a task a kind): Found ─> Known ──┐
+//!                 contact: counted                                         ├─> Assembly ─> SourceUpdate
+//!                                                        trouble, findings ┘
+//! ```
+//! The first update with objects comes when each kind has been listed once; a kind that the API server does not give
+//! (403, 404) is a finding, is named in the update as missing, and holds up no other. Later updates carry what changed:
+//! a relist is compared with what is known, and is one update of the differences. While the API server is away nothing
+//! changes but the age of what is known.
+//!
+//! * [`access`]: kubeconfig or service account.
+//! * [`contact`]: requests counted, signs of life.
+//! * [`kept`]: what is kept of an object.
+//! * [`follow`]: one kind, whatever happens.
+//! * [`known`], [`assembly`]: what follows from an event; pure.
+//! * [`trouble`]: errors as findings.
+//! * [`metrics`]: for Prometheus.
+
+pub mod access;
+pub mod assembly;
+pub mod contact;
+pub mod follow;
+pub mod kept;
+pub mod known;
+pub mod metrics;
+pub mod trouble;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Interval, MissedTickBehavior, interval};
+
+use self::access::{Access, AccessError};
+use self::assembly::Assembly;
+use self::contact::Contact;
+use self::follow::{News, follow};
+use self::metrics::Contacts;
+use self::trouble::Trouble;
+use super::{KindStatus, SourceEvent, SourceStatus, SourceUpdate};
+use crate::finding::Finding;
+use crate::object::ObjectKind;
+
+/// A Kubernetes API server as a source of objects. What follows it ends with this.
+#[derive(Debug)]
+pub struct KubernetesSource {
+    server: String,
+    contacts: Contacts,
+    news: mpsc::Receiver<(ObjectKind, News)>,
+    followers: JoinSet<()>,
+    assembly: Assembly,
+    troubles: BTreeMap<ObjectKind, Trouble>,
+    odd: BTreeMap<ObjectKind, Vec<Finding>>,
+    last_change: Option<Timestamp>,
+    look: Interval,
+    told: Option<(Vec<Finding>, SourceStatus)>,
+}
+
+impl KubernetesSource {
+    /// Reads the configuration and begins to follow. The API server may be away: then its findings say so.
+    ///
+    /// Fails if it is not known how to reach it, or with what certificates.
+    pub async fn open(access: &Access, contacts: Contacts) -> Result<Self, AccessError> {
+        let config = access.read().await?;
+        let (sender, news) = mpsc::channel(CHANNEL);
+        let mut followers = JoinSet::new();
+        let client = |kind| access::client(&config, contacts.of(kind));
+        let contact = |kind| Arc::clone(contacts.of(kind));
+        // A kind more is a line more.
+        let kind = ObjectKind::Namespace;
+        followers.spawn(follow::<Namespace>(client(kind)?, contact(kind), sender.clone()));
+        let kind = ObjectKind::Node;
+        followers.spawn(follow::<Node>(client(kind)?, contact(kind), sender.clone()));
+        let kind = ObjectKind::Service;
+        followers.spawn(follow::<Service>(client(kind)?, contact(kind), sender.clone()));
+        let kind = ObjectKind::EndpointSlice;
+        followers.spawn(follow::<EndpointSlice>(client(kind)?, contact(kind), sender.clone()));
+        let kind = ObjectKind::Pod;
+        followers.spawn(follow::<Pod>(client(kind)?, contact(kind), sender));
+        let mut look = interval(STATUS_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            server: config.cluster_url.to_string().trim_end_matches('/').to_owned(),
+            contacts,
+            news,
+            followers,
+            assembly: Assembly::default(),
+            troubles: BTreeMap::new(),
+            odd: BTreeMap::new(),
+            last_change: None,
+            look,
+            told: None,
+        })
+    }
+
+    /// Waits for the next update: objects that changed, all that are ready now, or news about the source itself. Not
+    /// cancel-safe; to be called by the one task that owns the source, and dropped with it.
+    pub async fn next(&mut self) -> SourceUpdate {
+        let mut received = Vec::new();
+        loop {
+            // All arms are cancel-safe.
+            let looked = tokio::select! {
+                count = self.news.recv_many(&mut received, BATCH) => {
+                    assert!(count > 0, "followers run as long as the source");
+                    false
+                }
+                _ = self.look.tick() => true,
+                Some(ended) = self.followers.join_next() => {
+                    let error = ended.expect_err("a follower ends only with the source");
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            };
+            for (kind, news) in received.drain(..) {
+                self.take(kind, news);
+            }
+            let objects = self.assembly.event();
+            let changed = objects.is_some();
+            if changed {
+                self.last_change = Some(Timestamp::now());
+            }
+            let (findings, status) = (self.findings(), self.status());
+            let news = self.told.as_ref().is_none_or(|(told, shown)| {
+                *told != findings || (looked || !self.assembly.is_read()) && *shown != status
+            });
+            if !changed && !news {
+                continue;
+            }
+            self.told = Some((findings.clone(), status.clone()));
+            let objects = objects.unwrap_or_else(|| self.assembly.nothing());
+            let missing = match objects {
+                SourceEvent::Unread => Default::default(),
+                _ => self.assembly.missing().clone(),
+            };
+            return SourceUpdate { objects, missing, findings, status };
+        }
+    }
+
+    fn take(&mut self, kind: ObjectKind, news: News) {
+        match news {
+            News::Changes { changes, listed } => self.assembly.take(kind, changes, listed),
+            News::Odd(findings) => drop(self.odd.insert(kind, findings)),
+            News::Trouble(Some(trouble)) => {
+                self.assembly.deny(kind, trouble.class.is_denial());
+                self.troubles.insert(kind, trouble);
+            }
+            News::Trouble(None) => {
+                self.assembly.deny(kind, false);
+                self.troubles.remove(&kind);
+            }
+        }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let mut findings = trouble::findings(&self.server, &self.troubles);
+        findings.extend(self.odd.values().flatten().cloned());
+        findings
+    }
+
+    fn status(&self) -> SourceStatus {
+        let kind = |(kind, contact): (ObjectKind, &Arc<Contact>)| {
+            let status = KindStatus {
+                objects: contact.objects.load(Ordering::Relaxed),
+                listed: !self.assembly.missing().contains(&kind),
+                lists: contact.relists.load(Ordering::Relaxed),
+                heard: contact.silence().and_then(|silence| {
+                    let heard = Timestamp::now() - SignedDuration::try_from(silence).ok()?;
+                    heard.round(jiff::Unit::Second).ok()
+                }),
+                problem: self.troubles.get(&kind).map(|trouble| trouble.text.clone()),
+            };
+            (kind.as_str(), status)
+        };
+        let away = self.troubles.values().any(|trouble| !trouble.class.is_denial());
+        let heard = self.contacts.iter().any(|(_, contact)| contact.silence().is_some());
+        SourceStatus {
+            source: "kubernetes".to_owned(),
+            server: Some(self.server.clone()),
+            connected: Some(heard && !away),
+            files: None,
+            last_change: self.last_change,
+            kinds: self.contacts.iter().map(kind).collect(),
+        }
+    }
+}
+
+/// Messages between the followers and the source: when the hub is busy, watches wait.
+const CHANNEL: usize = 4096;
+/// Messages that are taken into one update.
+const BATCH: usize = 4096;
+/// How often the status is looked at when nothing else happens.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,0 +1,101 @@
+//! The kinds together: the first lists become one reset, later changes are passed on. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::index::Change;
+use crate::object::{Object, ObjectKind, ObjectRef};
+use crate::source::SourceEvent;
+
+/// Gathers what the followers of all kinds say.
+#[derive(Debug)]
+pub struct Assembly {
+    state: State,
+    /// Kinds that have not been listed yet.
+    unlisted: BTreeSet<ObjectKind>,
+    /// Those of them that the API server does not give.
+    denied: BTreeSet<ObjectKind>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The reset has not been made yet.
+    Reading(BTreeMap<ObjectRef, Object>),
+    /// Changes since the last update, in order.
+    Following(Vec<Change>),
+}
+
+impl Default for Assembly {
+    fn default() -> Self {
+        let unlisted = BTreeSet::from(ObjectKind::ALL);
+        Self { state: State::Reading(BTreeMap::new()), unlisted, denied: BTreeSet::new() }
+    }
+}
+
+impl Assembly {
+    /// Takes in changes of objects of a kind; `listed` with the first complete list of the kind at the latest.
+    pub fn take(&mut self, kind: ObjectKind, changes: Vec<Change>, listed: bool) {
+        if listed {
+            self.unlisted.remove(&kind);
+            self.denied.remove(&kind);
+        }
+        match &mut self.state {
+            State::Following(pending) => pending.extend(changes),
+            State::Reading(objects) => {
+                for change in changes {
+                    match change {
+                        Change::Apply(object) => drop(objects.insert(object.reference().clone(), object)),
+                        Change::Delete(reference) => drop(objects.remove(&reference)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The API server does not give the objects of a kind, or gives them again.
+    pub fn deny(&mut self, kind: ObjectKind, denied: bool) {
+        match denied && self.unlisted.contains(&kind) {
+            true => self.denied.insert(kind),
+            false => self.denied.remove(&kind),
+        };
+    }
+
+    /// What there is to tell, if anything. The reset comes when each kind has been listed or is denied, and one at least
+    /// has been listed.
+    pub fn event(&mut self) -> Option<SourceEvent> {
+        match &mut self.state {
+            State::Reading(objects) => {
+                let listed = ObjectKind::ALL.len() > self.unlisted.len();
+                if !listed || self.unlisted != self.denied {
+                    return None;
+                }
+                let objects = std::mem::take(objects).into_values().collect();
+                self.state = State::Following(Vec::new());
+                Some(SourceEvent::Reset(objects))
+            }
+            State::Following(pending) => {
+                (!pending.is_empty()).then(|| SourceEvent::Changes(std::mem::take(pending)))
+            }
+        }
+    }
+
+    /// What to say when only findings or the status are news.
+    pub fn nothing(&self) -> SourceEvent {
+        match &self.state {
+            State::Reading(_) => SourceEvent::Unread,
+            State::Following(_) => SourceEvent::Changes(Vec::new()),
+        }
+    }
+
+    /// Kinds that have never been listed.
+    pub fn missing(&self) -> &BTreeSet<ObjectKind> {
+        &self.unlisted
+    }
+
+    /// Whether the reset has been made.
+    pub fn is_read(&self) -> bool {
+        matches!(self.state, State::Following(_))
+    }
+}
+
+#[cfg(test)]
+mod tests;

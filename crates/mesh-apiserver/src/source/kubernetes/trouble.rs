@@ -1,0 +1,173 @@
+//! What went wrong with the API server, as findings.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kube::runtime::watcher;
+
+use crate::finding::{Finding, Reason};
+use crate::object::ObjectKind;
+
+/// Why a kind is not up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind of trouble.
+    pub class: Class,
+    /// What the API server, or the connection, said first.
+    pub text: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Kinds of trouble; a text that differs within one is no news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// 403, for this verb.
+    Denied(&'static str),
+    /// 404: the API server has no such kind.
+    Absent,
+    /// 401: the credentials are not accepted.
+    Unauthorized,
+    /// It answers that it cannot at present: 429, 5xx.
+    Busy,
+    /// It does not answer.
+    Unreachable,
+    /// It answers with something that is not understood.
+    Garbled,
+}
+
+/// What to do after an error of a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The watch goes on where it was.
+    Resume(Option<(Class, String)>),
+    /// It has to list again.
+    Relist(Option<(Class, String)>),
+    /// The server knows no streaming lists: list in pages.
+    Pages,
+}
+
+impl Class {
+    /// Whether the kind cannot be had at all, and others may.
+    pub fn is_denial(self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Absent)
+    }
+
+    /// Whether an answer without an error ends it.
+    pub fn ends_with_an_answer(self) -> bool {
+        self != Self::Garbled
+    }
+}
+
+/// What an error of a watch means. `streaming`: it asked for a streaming list.
+pub fn remedy(error: &watcher::Error, streaming: bool) -> Remedy {
+    use kube::Error as Client;
+    let (verb, cause) = match error {
+        watcher::Error::InitialListFailed(cause) => ("list", cause),
+        watcher::Error::WatchStartFailed(cause) => ("watch", cause),
+        // An end without a word is nothing special: connections break, servers restart. If it is more, the next attempt
+        // fails, too.
+        watcher::Error::WatchFailed(Client::HyperError(_) | Client::ReadEvents(_) | Client::Service(_)) => {
+            return Remedy::Resume(None);
+        }
+        watcher::Error::WatchFailed(cause) => return Remedy::Relist(Some((Class::Garbled, chain(cause)))),
+        watcher::Error::WatchError(status) if status.code == 410 => return Remedy::Relist(None),
+        watcher::Error::WatchError(status) => {
+            return Remedy::Relist(Some((Class::Busy, format!("watch: {} {}", status.code, status.message))));
+        }
+        watcher::Error::NoResourceVersion => {
+            return Remedy::Relist(Some((Class::Garbled, error.to_string())));
+        }
+    };
+    match cause {
+        Client::Api(status) => {
+            let text = format!("{verb}: {} {}", status.code, status.message);
+            match status.code {
+                400 | 405 | 422 | 501 if streaming && verb == "watch" => Remedy::Pages,
+                401 => Remedy::Resume(Some((Class::Unauthorized, text))),
+                403 => Remedy::Resume(Some((Class::Denied(verb), text))),
+                404 => Remedy::Resume(Some((Class::Absent, text))),
+                410 => Remedy::Relist(None),
+                _ => Remedy::Resume(Some((Class::Busy, text))),
+            }
+        }
+        Client::HyperError(_) | Client::ReadEvents(_) | Client::Service(_) => {
+            Remedy::Resume(Some((Class::Unreachable, chain(cause))))
+        }
+        Client::Auth(_) => Remedy::Resume(Some((Class::Unauthorized, chain(cause)))),
+        _ => Remedy::Relist(Some((Class::Garbled, chain(cause)))),
+    }
+}
+
+/// One finding for each kind that is denied, and one for each other class of trouble.
+pub fn findings(server: &str, troubles: &BTreeMap<ObjectKind, Trouble>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut shared: BTreeMap<Class, Vec<(ObjectKind, &Trouble)>> = BTreeMap::new();
+    for (kind, trouble) in troubles {
+        match trouble.class {
+            Class::Denied(verb) => findings.push(
+                Finding::error(Reason::SourceDenied, format_args!("kind {}", kind.as_str()))
+                    .found(format_args!("since {:.0}: {}", trouble.since, trouble.text))
+                    .expected(format_args!("to be allowed to {verb} it: {}", rule(*kind)))
+                    .so(STAYS),
+            ),
+            Class::Absent => findings.push(
+                Finding::error(Reason::SourceDenied, format_args!("kind {}", kind.as_str()))
+                    .found(format_args!("since {:.0}: {}", trouble.since, trouble.text))
+                    .expected(format_args!("an API server that has {}", resource(*kind)))
+                    .so(STAYS),
+            ),
+            class => shared.entry(class).or_default().push((*kind, trouble)),
+        }
+    }
+    for (class, kinds) in shared {
+        // The first to fail says it best, and its text does not change while others come and go.
+        let Some((_, first)) = kinds.iter().min_by_key(|(_, trouble)| trouble.since) else { continue };
+        let expected = match class {
+            Class::Unauthorized => "credentials that it accepts",
+            Class::Busy => "an answer",
+            Class::Garbled => "objects of these kinds",
+            Class::Unreachable | Class::Denied(_) | Class::Absent => "that it answers",
+        };
+        findings.push(
+            Finding::error(Reason::SourceUnreachable, format_args!("API server {server}"))
+                .found(format_args!("since {:.0}: {}", first.since, first.text))
+                .expected(expected)
+                .so(format_args!(
+                    "what is known stays as it is and grows old; tried again every {} s or sooner",
+                    super::follow::LONGEST_PAUSE.as_secs()
+                )),
+        );
+    }
+    findings
+}
+
+/// A rule of a ClusterRole that allows what is needed of a kind.
+pub fn rule(kind: ObjectKind) -> String {
+    let (group, resource) = group_resource(kind);
+    format!("ClusterRole rule {{apiGroups: [{group:?}], resources: [{resource}], verbs: [list, watch]}}")
+}
+
+fn resource(kind: ObjectKind) -> String {
+    match group_resource(kind) {
+        ("", resource) => format!("{resource} in v1"),
+        (group, resource) => format!("{resource} in {group}/v1"),
+    }
+}
+
+fn group_resource(kind: ObjectKind) -> (&'static str, &'static str) {
+    match kind {
+        ObjectKind::Namespace => ("", "namespaces"),
+        ObjectKind::Node => ("", "nodes"),
+        ObjectKind::Service => ("", "services"),
+        ObjectKind::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
+        ObjectKind::Pod => ("", "pods"),
+    }
+}
+
+fn chain(error: &kube::Error) -> String {
+    mesh_runtime::Chain(error).to_string()
+}
+
+const STAYS: &str = "other kinds are followed; records that need this one stay as they were published, and are not \
+                     made anew before it can be listed";
