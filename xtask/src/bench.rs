@@ -13,6 +13,8 @@ pub(crate) enum Name {
     FirstLight,
     /// The hub beside etcd: lists, fan-out, cold starts, restarts, durable puts; takes up to six minutes.
     Wire,
+    /// A hub that follows an API server: 10 000 services, 100 000 endpoints, 1000 nodes.
+    Source,
 }
 
 /// Measures with optimised programs. The arguments go to the benchmark.
@@ -22,6 +24,7 @@ pub(crate) fn bench(name: Name, args: &[String]) -> Result<()> {
     let bench = match name {
         Name::FirstLight => "first-light",
         Name::Wire => "wire",
+        Name::Source => "source",
     };
     let mut command =
         cargo(&["run", "--quiet", "--release", "--package", "e2e", "--bin", "lab-bench", "--", bench]);

@@ -24,6 +24,8 @@ enum Bench {
     },
     /// The hub beside etcd: lists, fan-out, cold starts, restarts, durable puts.
     Wire(bench::wire::Options),
+    /// A hub that follows an API server with a large cluster: list to published, memory, single changes.
+    Source(bench::source::Options),
 }
 
 #[tokio::main]
@@ -37,6 +39,10 @@ async fn main() -> Result<ExitCode> {
         Bench::Wire(options) => {
             let lines = bench::wire::wire(&options).await?;
             lines.iter().map(|line| (line.to_string(), line.is_met())).collect()
+        }
+        Bench::Source(options) => {
+            let rows = bench::source::source(&options).await?;
+            rows.iter().map(|row| (row.to_string(), row.is_met())).collect()
         }
     };
     for (text, _) in &figures {

@@ -1,0 +1,315 @@
+//! A hub of paris on loopback that follows an API server, and what it publishes, read with Debian's `etcdctl`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::authority::{Authority, Enrolment, Role};
+use e2e::eventually;
+use e2e::http::{self, Url};
+use e2e::kube_api::{Fault, KubeApi, SmallApi, SmallOptions};
+use e2e::programs::Programs;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::io::BufStream;
+use tokio::net::TcpStream;
+use tokio::process::Child;
+use tokio::time::timeout;
+
+/// Within which time what was done must be seen.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// Certificates, an API server, and room for hubs.
+pub(crate) struct Ground {
+    dir: tempfile::TempDir,
+    programs: Programs,
+    api: KubeApi,
+}
+
+/// A hub; killed when dropped, and when the test is.
+pub(crate) struct Hub {
+    args: Vec<String>,
+    program: PathBuf,
+    tls: PathBuf,
+    ca: PathBuf,
+    log: PathBuf,
+    api: u16,
+    admin: u16,
+    child: Option<Child>,
+}
+
+/// A record as published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) value: String,
+    /// The revision of its last change.
+    pub(crate) changed: u64,
+}
+
+pub(crate) type Records = BTreeMap<String, Record>;
+
+impl Ground {
+    /// Over the small API server.
+    pub(crate) async fn small(options: SmallOptions) -> Result<Self> {
+        Self::over(KubeApi::start_small(options).await?)
+    }
+
+    /// Over whichever API server there is.
+    pub(crate) fn over(api: KubeApi) -> Result<Self> {
+        let programs = Programs::locate()?;
+        programs.ensure_daemons(&["mesh-apiserver", "meshctl"])?;
+        let dir = tempfile::Builder::new().prefix("isthmus-kubernetes-source-").tempdir()?;
+        let authority = Authority::init(&programs.daemon("meshctl")?, &dir.path().join("authority"))?;
+        let passport = dir.path().join("paris");
+        let mut enrolment = Enrolment::of_lab_cluster("paris", 1);
+        enrolment.hub_addresses = vec![Ipv4Addr::LOCALHOST.to_string()];
+        authority.enroll(&enrolment, &passport)?;
+        for (role, name) in [(Role::Hub, "hub"), (Role::Admin, "admin")] {
+            authority.leaf(&passport, role, "n1", &dir.path().join(name))?;
+        }
+        Ok(Self { dir, programs, api })
+    }
+
+    /// A hub that follows the API server, with its store in a folder of this name.
+    pub(crate) fn hub(&self, data: &str) -> Result<Hub> {
+        let kubeconfig = format!("--kubeconfig={}", self.api.kubeconfig().display());
+        self.start(data, vec!["--source=kubernetes".to_owned(), kubeconfig])
+    }
+
+    /// A hub of what the API server has now, as manifests.
+    pub(crate) async fn hub_of_manifests(&self, data: &str) -> Result<Hub> {
+        let folder = self.dir.path().join(format!("{data}-manifests"));
+        fs::create_dir(&folder)?;
+        let client = self.client().await?;
+        for (group, version, kind) in KINDS {
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+            let all = Api::<DynamicObject>::all_with(client.clone(), &resource);
+            let mut text = String::new();
+            for object in all.list(&ListParams::default()).await?.items {
+                let mut object = serde_json::to_value(object)?;
+                object["apiVersion"] = json!(resource.api_version);
+                object["kind"] = json!(kind);
+                text.push_str(&format!("---\n{object}\n"));
+            }
+            fs::write(folder.join(format!("{}.yaml", kind.to_lowercase())), text)?;
+        }
+        self.start(data, vec![format!("--source=manifests:{}", folder.display())])
+    }
+
+    fn start(&self, data: &str, source: Vec<String>) -> Result<Hub> {
+        let (api, admin) = (free_port()?, free_port()?);
+        let path = |name: &str| self.dir.path().join(name);
+        let args = [
+            ("cluster-name", "paris".to_owned()),
+            ("cluster-id", "1".to_owned()),
+            ("data-dir", path(data).display().to_string()),
+            ("tls-dir", path("hub").display().to_string()),
+            ("listen", loopback(api).to_string()),
+            ("admin-listen", loopback(admin).to_string()),
+        ];
+        let args = args.map(|(flag, value)| format!("--{flag}={value}")).into_iter().chain(source).collect();
+        let (tls, ca) = (path("admin"), path("hub").join("ca.crt"));
+        let log = path(&format!("{data}.log"));
+        let program = self.programs.daemon("mesh-apiserver")?;
+        let mut hub = Hub { args, program, tls, ca, log, api, admin, child: None };
+        hub.start()?;
+        Ok(hub)
+    }
+
+    /// The small API server.
+    pub(crate) fn server(&self) -> &SmallApi {
+        self.api.small().expect("this test is for the small one")
+    }
+
+    pub(crate) fn inject(&self, fault: Fault) {
+        self.server().faults().inject(fault);
+    }
+
+    /// Writes past the network: the server may be away.
+    pub(crate) fn load(&self, objects: impl IntoIterator<Item = Value>) -> Result<()> {
+        self.server().load(objects).map(drop).context("load")
+    }
+
+    /// Writes objects as a client does, with their status.
+    pub(crate) async fn apply(&self, objects: impl IntoIterator<Item = Value>) -> Result<()> {
+        let client = self.client().await?;
+        for object in objects {
+            let (api, name) = of(&client, &object)?;
+            let params = PatchParams::apply("test").force();
+            let what = || format!("{} {name}", object["kind"]);
+            let mut main = object.clone();
+            main.as_object_mut().context("an object")?.remove("status");
+            api.patch(&name, &params, &Patch::Apply(&main)).await.with_context(what)?;
+            if !object["status"].is_null() {
+                let status = json!({"apiVersion": object["apiVersion"], "kind": object["kind"],
+                    "metadata": {"name": name}, "status": object["status"]});
+                api.patch_status(&name, &params, &Patch::Apply(&status)).await.with_context(what)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes an object as a client does.
+    pub(crate) async fn delete(&self, object: &Value) -> Result<()> {
+        let (api, name) = of(&self.client().await?, object)?;
+        api.delete(&name, &DeleteParams::default()).await.with_context(|| format!("delete {name}")).map(drop)
+    }
+
+    async fn client(&self) -> Result<Client> {
+        let kubeconfig = Kubeconfig::read_from(self.api.kubeconfig()).context("read kubeconfig")?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Client::try_from(config).context("client")
+    }
+
+    /// Fails if the small API server was asked for something that it does not do.
+    pub(crate) fn nothing_unsupported(&self) -> Result<()> {
+        let Some(small) = self.api.small() else { return Ok(()) };
+        let unsupported = small.requests().unsupported;
+        ensure!(unsupported.is_empty(), "unsupported requests: {unsupported:#?}");
+        Ok(())
+    }
+}
+
+impl Hub {
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        // Its life ends with the thread that starts it, also if the test is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(&self.program).args(&self.args).env("RUST_BACKTRACE", "0");
+        let mut command = tokio::process::Command::from(command);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        self.child = Some(command.spawn().context("start the hub")?);
+        Ok(())
+    }
+
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.child.take().context("it does not run")?.kill().await.context("kill")
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        eventually("the hub is ready", SOON, || async { self.page("/readyz").await.map(drop) })
+            .await
+            .with_context(|| self.log())
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) async fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.page("/status").await?)?)
+    }
+
+    /// Waits until its status is as wanted.
+    pub(crate) async fn shows(&self, why: &str, wanted: impl Fn(&Value) -> Result<()>) -> Result<()> {
+        let shown = eventually(why, SOON, || async {
+            let status = self.status().await?;
+            wanted(&status).with_context(|| format!("{:#} {:#}", status["source"], status["findings"]))
+        });
+        shown.await.with_context(|| self.log())
+    }
+
+    /// A page of its admin port; fails unless it is answered with 200.
+    pub(crate) async fn page(&self, path: &str) -> Result<String> {
+        let url = Url { address: loopback(self.admin), path: path.to_owned() };
+        let ask = async {
+            let stream = TcpStream::connect(url.address).await.context("connect")?;
+            http::get(&mut BufStream::new(stream), &url, false).await
+        };
+        let answer = timeout(Duration::from_secs(10), ask).await.context("no answer")??;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        ensure!(answer.status == 200, "{path}: {} {text}", answer.status);
+        Ok(text)
+    }
+
+    /// All that it publishes: configuration, records for peers, and records for the own agents.
+    pub(crate) async fn records(&self) -> Result<Records> {
+        let mut records = Records::new();
+        for prefix in ["cilium/cluster-config/", "cilium/state/", "isthmus/v1/local/"] {
+            let mut command = tokio::process::Command::new("etcdctl");
+            command.env("ETCDCTL_API", "3").arg(format!("--endpoints=https://{}", loopback(self.api)));
+            command.arg("--cacert").arg(&self.ca).arg("--cert").arg(self.tls.join("tls.crt"));
+            command.arg("--key").arg(self.tls.join("tls.key"));
+            command.args(["get", "--prefix", prefix, "-w", "json"]).stdin(Stdio::null()).kill_on_drop(true);
+            let output = timeout(Duration::from_secs(30), command.output()).await.context("etcdctl")??;
+            let errors = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "etcdctl get {prefix}: {errors}");
+            let answer: Value = serde_json::from_slice(&output.stdout)?;
+            for entry in answer["kvs"].as_array().into_iter().flatten() {
+                let text = |member: &str| -> Result<String> {
+                    let bytes = STANDARD.decode(entry[member].as_str().unwrap_or_default())?;
+                    // Values that are compressed are compared as they are.
+                    Ok(String::from_utf8(bytes).unwrap_or_else(|error| STANDARD.encode(error.into_bytes())))
+                };
+                let changed = entry["mod_revision"].as_u64().context("mod_revision")?;
+                records.insert(text("key")?, Record { value: text("value")?, changed });
+            }
+        }
+        Ok(records)
+    }
+
+    /// Waits until what it publishes is as wanted.
+    pub(crate) async fn publishes(
+        &self,
+        why: &str,
+        wanted: impl Fn(&Records) -> Result<()>,
+    ) -> Result<Records> {
+        let published = eventually(why, SOON, || async {
+            let records = self.records().await?;
+            wanted(&records)?;
+            Ok(records)
+        });
+        published.await.with_context(|| self.log())
+    }
+}
+
+/// The values alone.
+pub(crate) fn values(records: &Records) -> BTreeMap<&str, &str> {
+    records.iter().map(|(key, record)| (key.as_str(), record.value.as_str())).collect()
+}
+
+fn of(client: &Client, object: &Value) -> Result<(Api<DynamicObject>, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+    let (group, version) = version.split_once('/').unwrap_or(("", &version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
+    let metadata = &object["metadata"];
+    let api = match metadata["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    Ok((api, text(&metadata["name"])))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// A port that was free just now.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(loopback(0)).context("find a free port")?;
+    Ok(listener.local_addr().context("find a free port")?.port())
+}
+
+/// The kinds that a hub follows.
+const KINDS: [(&str, &str, &str); 5] = [
+    ("", "v1", "Namespace"),
+    ("", "v1", "Node"),
+    ("", "v1", "Service"),
+    ("discovery.k8s.io", "v1", "EndpointSlice"),
+    ("", "v1", "Pod"),
+];
