@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::object::{Body, Object, ObjectKind, ObjectRef};
+use crate::object::{Body, Object, ObjectKind, ObjectRef, Pod};
 
 /// All objects that are known.
 #[derive(Clone, Debug, Default)]

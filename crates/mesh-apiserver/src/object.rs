@@ -1,9 +1,13 @@
 //! The Kubernetes objects that a mesh is made of, from whatever source.
 
+pub mod pod;
+
+pub use pod::Pod;
+
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use topology::name::is_key_element;
@@ -35,7 +39,7 @@ pub struct Object {
     body: Body,
 }
 
-/// The object itself, in the types of `k8s-openapi`, which every source fills.
+/// The object itself, in the types of `k8s-openapi` but for pods; every source fills them.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the kinds of Kubernetes")]
 pub enum Body {
@@ -145,14 +149,17 @@ impl TryFrom<Body> for Object {
     type Error = InvalidObject;
 
     fn try_from(body: Body) -> Result<Self, Self::Error> {
-        let (kind, metadata) = match &body {
-            Body::Namespace(object) => (ObjectKind::Namespace, &object.metadata),
-            Body::Node(object) => (ObjectKind::Node, &object.metadata),
-            Body::Service(object) => (ObjectKind::Service, &object.metadata),
-            Body::EndpointSlice(object) => (ObjectKind::EndpointSlice, &object.metadata),
-            Body::Pod(object) => (ObjectKind::Pod, &object.metadata),
+        let named = |metadata: &'_ ObjectMeta| (metadata.namespace.clone(), metadata.name.clone());
+        let (kind, (namespace, name)) = match &body {
+            Body::Namespace(object) => (ObjectKind::Namespace, named(&object.metadata)),
+            Body::Node(object) => (ObjectKind::Node, named(&object.metadata)),
+            Body::Service(object) => (ObjectKind::Service, named(&object.metadata)),
+            Body::EndpointSlice(object) => (ObjectKind::EndpointSlice, named(&object.metadata)),
+            Body::Pod(object) => {
+                let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+                (ObjectKind::Pod, (text(&object.namespace), text(&object.name)))
+            }
         };
-        let ObjectMeta { namespace, name, .. } = metadata;
         let reference = ObjectRef::new(kind, namespace.as_deref(), name.as_deref().unwrap_or_default())?;
         Ok(Self { reference, body })
     }

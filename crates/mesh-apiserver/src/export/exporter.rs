@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use topology::cluster::MaxClusters;
 use topology::record::config::ClusterConfig;
 use topology::record::key;
@@ -17,7 +17,7 @@ use crate::finding::{Finding, Reason};
 use crate::identity::Allocator;
 use crate::identity::allocator::ALLOCATIONS;
 use crate::index::{Change, Index, owner};
-use crate::object::{Body, Object, ObjectKind, ObjectRef};
+use crate::object::{Body, Object, ObjectKind, ObjectRef, Pod};
 
 /// Keeps what is published in step with the objects.
 ///
@@ -194,7 +194,7 @@ impl Exporter {
     /// have been without any pod.
     fn mark_selecting(&self, namespace: &str, pods: [Option<&Body>; 2], dirty: &mut Dirty) {
         let labels = |body: Option<&Body>| match body {
-            Some(Body::Pod(pod)) => Some(pod.metadata.labels.clone().unwrap_or_default()),
+            Some(Body::Pod(pod)) => Some(pod.labels.clone()),
             _ => None,
         };
         let [before, after] = pods.map(labels);
@@ -338,8 +338,7 @@ impl Exporter {
         let mut claims = self.claims.get(&address).into_iter().flatten();
         let Some((first, identity)) = claims.next() else { return Output::default() };
         let Some(pod) = self.index.pod(&first.namespace, &first.name) else { return Output::default() };
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let node = node.and_then(|name| self.index.node(name));
+        let node = pod.node.as_deref().and_then(|name| self.index.node(name));
         let node = node.map(|node| &**node);
         let mut output = pod::address_record(&self.cluster, address, *identity, first, pod, node);
         for (other, _) in claims {
@@ -540,7 +539,7 @@ fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
 }
 
 fn selects_any<'a>(selector: &BTreeMap<String, String>, mut pods: impl Iterator<Item = &'a Pod>) -> bool {
-    pods.any(|pod| service::selects(selector, pod.metadata.labels.as_ref()))
+    pods.any(|pod| service::selects(selector, Some(&pod.labels)))
 }
 
 fn selector_text(selector: &BTreeMap<String, String>) -> String {

@@ -34,6 +34,7 @@ use std::sync::atomic::Ordering;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Config;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Interval, MissedTickBehavior, interval};
@@ -42,6 +43,7 @@ use self::access::{Access, AccessError};
 use self::assembly::Assembly;
 use self::contact::Contact;
 use self::follow::{News, follow};
+use self::kept::Kept;
 use self::metrics::Contacts;
 use self::trouble::Trouble;
 use super::{KindStatus, SourceEvent, SourceStatus, SourceUpdate};
@@ -70,20 +72,14 @@ impl KubernetesSource {
     pub async fn open(access: &Access, contacts: Contacts) -> Result<Self, AccessError> {
         let config = access.read().await?;
         let (sender, news) = mpsc::channel(CHANNEL);
-        let mut followers = JoinSet::new();
-        let client = |kind| access::client(&config, contacts.of(kind));
-        let contact = |kind| Arc::clone(contacts.of(kind));
-        // A kind more is a line more.
-        let kind = ObjectKind::Namespace;
-        followers.spawn(follow::<Namespace>(client(kind)?, contact(kind), sender.clone()));
-        let kind = ObjectKind::Node;
-        followers.spawn(follow::<Node>(client(kind)?, contact(kind), sender.clone()));
-        let kind = ObjectKind::Service;
-        followers.spawn(follow::<Service>(client(kind)?, contact(kind), sender.clone()));
-        let kind = ObjectKind::EndpointSlice;
-        followers.spawn(follow::<EndpointSlice>(client(kind)?, contact(kind), sender.clone()));
-        let kind = ObjectKind::Pod;
-        followers.spawn(follow::<Pod>(client(kind)?, contact(kind), sender));
+        let mut followers =
+            Followers { tasks: JoinSet::new(), config: &config, contacts: &contacts, news: sender };
+        followers.follow::<Namespace>()?;
+        followers.follow::<Node>()?;
+        followers.follow::<Service>()?;
+        followers.follow::<EndpointSlice>()?;
+        followers.follow::<Pod>()?;
+        let followers = followers.tasks;
         let mut look = interval(STATUS_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -187,6 +183,23 @@ impl KubernetesSource {
             last_change: self.last_change,
             kinds: self.contacts.iter().map(kind).collect(),
         }
+    }
+}
+
+/// Starts followers.
+struct Followers<'a> {
+    tasks: JoinSet<()>,
+    config: &'a Config,
+    contacts: &'a Contacts,
+    news: mpsc::Sender<(ObjectKind, News)>,
+}
+
+impl Followers<'_> {
+    fn follow<K: Kept>(&mut self) -> Result<(), AccessError> {
+        let contact = self.contacts.of(K::KIND);
+        let client = access::client(self.config, contact)?;
+        self.tasks.spawn(follow::<K>(client, Arc::clone(contact), self.news.clone()));
+        Ok(())
     }
 }
 

@@ -27,6 +27,11 @@ fn from_json<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Arc<T>
     Arc::new(serde_json::from_value(value).expect("an object"))
 }
 
+fn pod_from_json(value: serde_json::Value) -> Arc<Pod> {
+    let pod: Arc<k8s_openapi::api::core::v1::Pod> = from_json(value);
+    Arc::new(Arc::unwrap_or_clone(pod).into())
+}
+
 /// A change of one of few objects to one of few states, so that they meet.
 fn change() -> impl Strategy<Value = Change> {
     let flag = prop_oneof![Just("true"), Just("false")];
@@ -63,7 +68,7 @@ fn change() -> impl Strategy<Value = Change> {
                 "endpoints": if flag == "true" { json!([{ "addresses": [format!("10.9.0.{name}")] }]) } else { json!([]) },
                 "ports": [{ "port": 8080 }],
             }))),
-            _ => Body::Pod(from_json::<Pod>(json!({
+            _ => Body::Pod(pod_from_json(json!({
                 "metadata": meta(json!({ "labels": { "app": format!("a{state}") } })),
                 "spec": { "nodeName": format!("o{state}"), "hostNetwork": flag == "false" && state == 2, "containers": [] },
                 // Few addresses, so that pods claim the same ones.
@@ -101,7 +106,7 @@ fn by_labels(exporter: &Exporter) -> BTreeMap<String, String> {
 
 /// A pod of its own labels and address.
 fn pod(n: u8) -> Object {
-    let body = Body::Pod(from_json::<Pod>(json!({
+    let body = Body::Pod(pod_from_json(json!({
         "metadata": { "name": format!("p{n}"), "namespace": "shop", "labels": { "app": format!("a{n}") } },
         "spec": { "containers": [] },
         "status": { "podIPs": [{ "ip": format!("10.9.0.{n}") }] },

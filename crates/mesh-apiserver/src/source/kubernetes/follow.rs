@@ -208,17 +208,19 @@ impl<K: Kept> Follower<K> {
     }
 }
 
-/// Pauses between failures: longer each time, with jitter, so that hubs do not come back together.
+/// Pauses between failures: longer each time, with jitter, so that hubs do not come back together. A failure after a while
+/// in which nothing failed is the first again: some balancers cut every connection once a minute.
 #[derive(Debug)]
 struct Pause {
     failures: u32,
-    last: Instant,
+    /// When the last pause was over.
+    over: Instant,
     jitter: RandomState,
 }
 
 impl Default for Pause {
     fn default() -> Self {
-        Self { failures: 0, last: Instant::now(), jitter: RandomState::new() }
+        Self { failures: 0, over: Instant::now(), jitter: RandomState::new() }
     }
 }
 
@@ -228,21 +230,24 @@ impl Pause {
     }
 
     fn next(&mut self) -> Duration {
-        if self.last.elapsed() > LONGEST_PAUSE * 4 {
+        if Instant::now() > self.over + QUIET {
             self.failures = 0;
         }
-        self.last = Instant::now();
         let full = LONGEST_PAUSE.min(SHORTEST_PAUSE * (1 << self.failures.min(16)));
         self.failures += 1;
         // Half of it for sure.
         let part = self.jitter.hash_one(self.failures) % 1024;
-        full / 2 + full / 2 * u32::try_from(part).unwrap_or(0) / 1024
+        let pause = full / 2 + full / 2 * u32::try_from(part).unwrap_or(0) / 1024;
+        self.over = Instant::now() + pause;
+        pause
     }
 }
 
 /// The longest pause between two attempts.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(400);
+/// After so much time without a failure the next one is the first.
+const QUIET: Duration = Duration::from_secs(10);
 /// Objects in a page of a list.
 const PAGE_SIZE: u32 = 500;
 /// After this time a watch is begun anew; five seconds later a connection that died in silence is noticed.
@@ -261,7 +266,9 @@ mod tests {
         let later: Vec<Duration> = (0..40).map(|_| pause.next()).collect();
         assert!(later.iter().all(|pause| *pause <= LONGEST_PAUSE), "{later:?}");
         assert!(later[39] >= LONGEST_PAUSE / 2, "{later:?}");
-        tokio::time::advance(LONGEST_PAUSE * 5).await;
+        tokio::time::advance(LONGEST_PAUSE).await;
+        assert!(pause.next() > SHORTEST_PAUSE, "the pause itself is no time without a failure");
+        tokio::time::advance(LONGEST_PAUSE + QUIET * 2).await;
         assert!(pause.next() <= SHORTEST_PAUSE);
     }
 }

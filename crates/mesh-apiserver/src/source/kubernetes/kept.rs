@@ -6,9 +6,7 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    Container, Namespace, Node, NodeSpec, NodeStatus, NodeSystemInfo, Pod, PodSpec, PodStatus, Service,
-};
+use k8s_openapi::api::core::v1::{Namespace, Node, NodeSpec, NodeStatus, NodeSystemInfo, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -181,24 +179,7 @@ impl Kept for Pod {
     const KIND: ObjectKind = ObjectKind::Pod;
 
     fn keep(self) -> Body {
-        let created = self.metadata.creation_timestamp.clone();
-        let metadata = ObjectMeta { creation_timestamp: created, annotations: None, ..named(self.metadata) };
-        let spec = self.spec.map(|spec| PodSpec {
-            node_name: spec.node_name,
-            host_network: spec.host_network,
-            service_account_name: spec.service_account_name,
-            containers: spec.containers.into_iter().map(ports_alone).collect(),
-            ..PodSpec::default()
-        });
-        let status = self.status.map(|status| PodStatus {
-            phase: status.phase,
-            pod_ip: status.pod_ip,
-            pod_ips: status.pod_ips,
-            host_ip: status.host_ip,
-            host_ips: status.host_ips,
-            ..PodStatus::default()
-        });
-        Body::Pod(Arc::new(Self { metadata, spec, status }))
+        Body::Pod(Arc::new(self.into()))
     }
 }
 
@@ -211,10 +192,6 @@ fn named(metadata: ObjectMeta) -> ObjectMeta {
         annotations: metadata.annotations,
         ..ObjectMeta::default()
     }
-}
-
-fn ports_alone(container: Container) -> Container {
-    Container { name: container.name, ports: container.ports, ..Container::default() }
 }
 
 #[cfg(test)]
@@ -242,11 +219,10 @@ mod tests {
         let (one, other) = (found::<Pod>(pod("1")).expect("a pod"), found::<Pod>(pod("2")).expect("a pod"));
         assert_eq!(one, other, "what differs is not kept");
         let Body::Pod(kept) = one.body() else { panic!("{one:?}") };
-        let spec = kept.spec.as_ref().expect("kept");
-        assert_eq!(spec.node_name.as_deref(), Some("n1"));
-        assert_eq!(spec.containers[0].ports.as_ref().map(Vec::len), Some(1));
-        assert!(kept.metadata.creation_timestamp.is_some(), "the older pod keeps a contested address");
-        assert_eq!(kept.status.as_ref().and_then(|status| status.pod_ip.as_deref()), Some("10.0.0.1"));
+        assert_eq!(kept.node.as_deref(), Some("n1"));
+        assert_eq!(kept.named_ports.len(), 1);
+        assert!(kept.created.is_some(), "the older pod keeps a contested address");
+        assert_eq!(kept.addresses.iter().map(|text| &**text).collect::<Vec<_>>(), ["10.0.0.1"]);
     }
 
     #[test]

@@ -57,6 +57,21 @@ impl Contacts {
         }
         Ok(())
     }
+
+    fn gauges(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        value: impl Fn(&Contact) -> usize,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (kind, contact) in self.iter() {
+            let value = i64::try_from(value(contact)).unwrap_or(i64::MAX);
+            ConstGauge::new(value).encode(family.encode_family(&[("kind", kind.as_str())])?)?;
+        }
+        Ok(())
+    }
 }
 
 impl Collector for Contacts {
@@ -71,12 +86,13 @@ impl Collector for Contacts {
         self.counters(encoder, "source_relists", "Lists that were completed, the first included", |c| {
             load(&c.relists)
         })?;
-        let help = "Objects known";
-        let mut family = encoder.encode_descriptor("source_objects", help, None, MetricType::Gauge)?;
-        for (kind, contact) in self.iter() {
-            let objects = i64::try_from(contact.objects.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-            ConstGauge::new(objects).encode(family.encode_family(&[("kind", kind.as_str())])?)?;
-        }
+        self.gauges(encoder, "source_objects", "Objects known", |c| c.objects.load(Ordering::Relaxed))?;
+        self.gauges(
+            encoder,
+            "source_current",
+            "1 while the kind is listed and watched without trouble",
+            |c| usize::from(c.is_current.load(Ordering::Relaxed)),
+        )?;
         let help = "Time since the API server said anything about the kind, bookmarks included";
         let unit = Some(&Unit::Seconds);
         let mut family = encoder.encode_descriptor("source_age", help, unit, MetricType::Gauge)?;

@@ -179,7 +179,7 @@ fn body(kind: ObjectKind, source: Source<'_>) -> Result<Body, Misfit> {
         ObjectKind::Node => Body::Node(source.into::<Node>()?),
         ObjectKind::Service => Body::Service(source.into::<Service>()?),
         ObjectKind::EndpointSlice => Body::EndpointSlice(source.into::<EndpointSlice>()?),
-        ObjectKind::Pod => Body::Pod(source.into::<Pod>()?),
+        ObjectKind::Pod => Body::Pod(Arc::new(Arc::unwrap_or_clone(source.into::<Pod>()?).into())),
     })
 }
 

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use proptest::prelude::*;
@@ -62,7 +63,10 @@ fn object(kind: ObjectKind, number: u8, version: u8) -> Object {
         ObjectKind::EndpointSlice => {
             Body::EndpointSlice(Arc::new(EndpointSlice { metadata, ..Default::default() }))
         }
-        ObjectKind::Pod => Body::Pod(Arc::new(Pod { metadata, ..Default::default() })),
+        ObjectKind::Pod => {
+            let pod = core::Pod { metadata, ..Default::default() };
+            Body::Pod(Arc::new(pod.into()))
+        }
     };
     Object::try_from(body).expect("a sound name")
 }
