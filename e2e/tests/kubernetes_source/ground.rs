@@ -47,6 +47,12 @@ pub(crate) struct Hub {
     child: Option<Child>,
 }
 
+/// An etcd behind the store of hubs; killed when dropped.
+pub(crate) struct Etcd {
+    port: u16,
+    _child: Child,
+}
+
 /// A record as published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -83,6 +89,40 @@ impl Ground {
     pub(crate) fn hub(&self, data: &str) -> Result<Hub> {
         let kubeconfig = format!("--kubeconfig={}", self.api.kubeconfig().display());
         self.start(data, vec!["--source=kubernetes".to_owned(), kubeconfig])
+    }
+
+    /// One of several hubs that follow the API server, on one etcd.
+    pub(crate) fn replica(&self, name: &str, etcd: &Etcd) -> Result<Hub> {
+        let kubeconfig = format!("--kubeconfig={}", self.api.kubeconfig().display());
+        let store = format!("--store=etcd:http://{}", loopback(etcd.port));
+        let name_flag = format!("--replica-name={name}");
+        self.start(name, vec!["--source=kubernetes".to_owned(), kubeconfig, store, name_flag])
+    }
+
+    /// An etcd of its own, on loopback without TLS.
+    pub(crate) fn etcd(&self) -> Result<Etcd> {
+        let (port, peer) = (free_port()?, free_port()?);
+        let (clients, peers) = (format!("http://{}", loopback(port)), format!("http://{}", loopback(peer)));
+        let log = fs::File::create(self.dir.path().join("etcd.log"))?;
+        let mut command = tokio::process::Command::new("setpriv");
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "etcd",
+            "--name=one",
+            &format!("--initial-cluster=one={peers}"),
+        ]);
+        command.arg("--data-dir").arg(self.dir.path().join("etcd"));
+        for (flag, value) in [
+            ("listen-client-urls", &clients),
+            ("advertise-client-urls", &clients),
+            ("listen-peer-urls", &peers),
+            ("initial-advertise-peer-urls", &peers),
+        ] {
+            command.arg(format!("--{flag}={value}"));
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        Ok(Etcd { port, _child: command.spawn().context("start etcd (Debian package etcd-server)")? })
     }
 
     /// A hub of what the API server has now, as manifests.

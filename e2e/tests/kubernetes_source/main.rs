@@ -319,3 +319,29 @@ async fn five_thousand_slices_of_one_service() -> Result<()> {
     tokio::time::timeout(Duration::from_secs(10), hub.status()).await.context("it answers")??;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_leader_lists_anew_and_writes_nothing_anew() -> Result<()> {
+    let ground = Ground::small(SmallOptions::default()).await?;
+    ground.load(cluster())?;
+    let etcd = ground.etcd()?;
+    let mut leader = ground.replica("a", &etcd)?;
+    leader.ready().await?;
+    let standby = ground.replica("b", &etcd)?;
+    standby.ready().await?;
+    let before = leader.records().await?;
+    assert_eq!(standby.records().await?, before);
+    // While nobody leads, one pod comes and one goes.
+    leader.kill().await?;
+    ground.load([pod("late", "late", "10.1.1.77")])?;
+    ground.delete(&pod("cart-0", "cart", "")).await?;
+    let seen = standby.publishes("what changed meanwhile", |records| {
+        has(records, &format!("{ADDRESSES}10.1.1.77"))?;
+        lacks(records, &format!("{ADDRESSES}10.1.1.1"))
+    });
+    let seen = seen.await?;
+    for (key, record) in before.iter().filter(|(key, _)| !key.ends_with("/10.1.1.1")) {
+        ensure!(seen.get(key) == Some(record), "{key} was {record:?}, is {:?}", seen.get(key));
+    }
+    ground.nothing_unsupported()
+}
