@@ -13,7 +13,7 @@
 //! * [`access`]: kubeconfig or service account.
 //! * [`contact`]: requests counted, signs of life.
 //! * [`kept`]: what is kept of an object.
-//! * [`follow`]: one kind, whatever happens.
+//! * [`mod@follow`]: one kind, whatever happens.
 //! * [`known`], [`assembly`]: what follows from an event; pure.
 //! * [`trouble`]: errors as findings.
 //! * [`metrics`]: for Prometheus.

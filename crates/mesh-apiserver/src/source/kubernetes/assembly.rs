@@ -14,6 +14,8 @@ pub struct Assembly {
     unlisted: BTreeSet<ObjectKind>,
     /// Those of them that the API server does not give.
     denied: BTreeSet<ObjectKind>,
+    /// Whether a kind was listed for the first time since the last update; it may have no objects.
+    arrived: bool,
 }
 
 #[derive(Debug)]
@@ -27,7 +29,7 @@ enum State {
 impl Default for Assembly {
     fn default() -> Self {
         let unlisted = BTreeSet::from(ObjectKind::ALL);
-        Self { state: State::Reading(BTreeMap::new()), unlisted, denied: BTreeSet::new() }
+        Self { state: State::Reading(BTreeMap::new()), unlisted, denied: BTreeSet::new(), arrived: false }
     }
 }
 
@@ -35,7 +37,7 @@ impl Assembly {
     /// Takes in changes of objects of a kind; `listed` with the first complete list of the kind at the latest.
     pub fn take(&mut self, kind: ObjectKind, changes: Vec<Change>, listed: bool) {
         if listed {
-            self.unlisted.remove(&kind);
+            self.arrived |= self.unlisted.remove(&kind);
             self.denied.remove(&kind);
         }
         match &mut self.state {
@@ -62,6 +64,7 @@ impl Assembly {
     /// What there is to tell, if anything. The reset comes when each kind has been listed or is denied, and one at least
     /// has been listed.
     pub fn event(&mut self) -> Option<SourceEvent> {
+        let arrived = std::mem::take(&mut self.arrived);
         match &mut self.state {
             State::Reading(objects) => {
                 let listed = ObjectKind::ALL.len() > self.unlisted.len();
@@ -73,7 +76,7 @@ impl Assembly {
                 Some(SourceEvent::Reset(objects))
             }
             State::Following(pending) => {
-                (!pending.is_empty()).then(|| SourceEvent::Changes(std::mem::take(pending)))
+                (arrived || !pending.is_empty()).then(|| SourceEvent::Changes(std::mem::take(pending)))
             }
         }
     }

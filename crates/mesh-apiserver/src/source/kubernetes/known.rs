@@ -118,7 +118,7 @@ impl Known {
         }
     }
 
-    /// What is odd about single objects; at most [`MAX_FINDINGS`].
+    /// What is odd about single objects; at most 50.
     pub fn findings(&self) -> Vec<Finding> {
         let shown = self.unusable.iter().take(MAX_FINDINGS);
         let finding = |(object, why): (&String, &String)| {

@@ -171,3 +171,53 @@ fn chain(error: &kube::Error) -> String {
 
 const STAYS: &str = "other kinds are followed; records that need this one stay as they were published, and are not \
                      made anew before it can be listed";
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answer(code: u16) -> kube::Error {
+        kube::Error::Api(Box::new(Status { code, message: "no".to_owned(), ..Status::default() }))
+    }
+
+    fn trouble(class: Class, seconds: i64) -> Trouble {
+        let since = Timestamp::from_second(seconds).expect("a time");
+        Trouble { class, text: format!("text {seconds}"), since }
+    }
+
+    #[test]
+    fn what_an_error_means() {
+        let listing = |code| remedy(&watcher::Error::InitialListFailed(answer(code)), false);
+        let watching = |code, streaming| remedy(&watcher::Error::WatchStartFailed(answer(code)), streaming);
+        let text = |verb: &str, code: u16| format!("{verb}: {code} no");
+        assert_eq!(listing(403), Remedy::Resume(Some((Class::Denied("list"), text("list", 403)))));
+        assert_eq!(watching(403, true), Remedy::Resume(Some((Class::Denied("watch"), text("watch", 403)))));
+        assert_eq!(watching(404, true), Remedy::Resume(Some((Class::Absent, text("watch", 404)))));
+        assert_eq!(watching(429, true), Remedy::Resume(Some((Class::Busy, text("watch", 429)))));
+        assert_eq!(watching(422, true), Remedy::Pages);
+        assert_eq!(watching(422, false), Remedy::Resume(Some((Class::Busy, text("watch", 422)))));
+        // The watcher alone would ask for the same revision for ever.
+        assert_eq!(watching(410, false), Remedy::Relist(None));
+        let status = |code| Box::new(Status { code, ..Status::default() });
+        assert_eq!(remedy(&watcher::Error::WatchError(status(410)), true), Remedy::Relist(None));
+        let failed = remedy(&watcher::Error::WatchError(status(500)), true);
+        assert!(matches!(failed, Remedy::Relist(Some((Class::Busy, _)))), "{failed:?}");
+    }
+
+    #[test]
+    fn one_finding_for_each_denied_kind_and_one_for_all_that_is_away() {
+        let troubles = BTreeMap::from([
+            (ObjectKind::EndpointSlice, trouble(Class::Denied("list"), 10)),
+            (ObjectKind::Node, trouble(Class::Unreachable, 30)),
+            (ObjectKind::Pod, trouble(Class::Unreachable, 20)),
+        ]);
+        let findings = findings("https://api", &troubles);
+        let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 2, "{texts:#?}");
+        let rule = r#"{apiGroups: ["discovery.k8s.io"], resources: [endpointslices], verbs: [list, watch]}"#;
+        assert!(texts[0].contains(rule), "{}", texts[0]);
+        assert!(texts[1].contains("since 1970-01-01T00:00:20Z: text 20"), "the first to fail: {}", texts[1]);
+    }
+}

@@ -225,11 +225,15 @@ fn a_denied_kind_holds_up_no_other_and_is_said_to_be_missing() {
         assembly.deny(kind, true);
     }
     assert_eq!(assembly.event(), None, "nothing at all has been read");
-    for kind in ObjectKind::ALL.into_iter().filter(|kind| *kind != ObjectKind::Pod) {
+    let missing = [ObjectKind::Pod, ObjectKind::Node];
+    for kind in ObjectKind::ALL.into_iter().filter(|kind| !missing.contains(kind)) {
         assembly.take(kind, vec![Change::Apply(object(kind, 1, 1))], true);
     }
-    assert!(matches!(assembly.event(), Some(SourceEvent::Reset(objects)) if objects.len() == 4));
-    assert_eq!(assembly.missing(), &BTreeSet::from([ObjectKind::Pod]));
+    assert!(matches!(assembly.event(), Some(SourceEvent::Reset(objects)) if objects.len() == 3));
+    assert_eq!(assembly.missing(), &BTreeSet::from(missing));
+    assembly.take(ObjectKind::Node, Vec::new(), true);
+    assert_eq!(assembly.event(), Some(SourceEvent::Changes(Vec::new())), "it is there, and empty");
+    assert_eq!(assembly.event(), None);
     assembly.take(ObjectKind::Pod, vec![Change::Apply(object(ObjectKind::Pod, 1, 1))], true);
     assert!(matches!(assembly.event(), Some(SourceEvent::Changes(changes)) if changes.len() == 1));
     assert!(assembly.missing().is_empty());
