@@ -203,10 +203,11 @@ impl Hub {
     }
 
     async fn publish(&mut self, delta: &Delta, extent: Extent) -> Result<Outcome, HubError> {
-        self.allocate(delta).await?;
         if extent == Extent::All || self.behind {
             return self.publish_all().await;
         }
+        let new = delta.puts.iter().filter(|(key, _)| key.starts_with(ALLOCATIONS));
+        self.allocate(new.map(|(key, value)| put(key, value)).collect()).await?;
         let snapshot = self.publisher.store().snapshot();
         let may_go = |write: Write| match &write {
             _ if self.withheld.holds(write.key()) => None,
@@ -222,8 +223,16 @@ impl Hub {
 
     /// Publishes everything but what is held back.
     async fn publish_all(&mut self) -> Result<Outcome, HubError> {
+        let desired = self.exporter.desired();
         let snapshot = self.publisher.store().snapshot();
-        let desired = self.exporter.desired().into_iter().map(|(key, value)| (Bytes::from(key), value));
+        let allocations = desired.range(ALLOCATIONS.to_owned()..);
+        let allocations = allocations.take_while(|(key, _)| key.starts_with(ALLOCATIONS));
+        let is_stored =
+            |key: &str, value: &Bytes| snapshot.get(key.as_bytes()).is_some_and(|e| e.value == value);
+        let new = allocations.filter(|(key, value)| !is_stored(key, value));
+        self.allocate(new.map(|(key, value)| put(key, value)).collect()).await?;
+        let snapshot = self.publisher.store().snapshot();
+        let desired = desired.into_iter().map(|(key, value)| (Bytes::from(key), value));
         let desired = desired.filter(|(key, _)| !self.withheld.holds(key));
         let desired =
             desired.filter_map(|(key, value)| match self.held.fate(&key, &value, snapshot.get(&key)) {
@@ -263,9 +272,7 @@ impl Hub {
 
     /// Brings new allocations to disk before anybody can read what they are for: a number that a peer has seen never
     /// comes to mean something else. If the disk takes no writes, what names them is held back.
-    async fn allocate(&mut self, delta: &Delta) -> Result<(), HubError> {
-        let new = delta.puts.iter().filter(|(key, _)| key.starts_with(ALLOCATIONS));
-        let new: Vec<Write> = new.map(|(key, value)| put(key, value)).collect();
+    async fn allocate(&mut self, new: Vec<Write>) -> Result<(), HubError> {
         if new.is_empty() {
             return Ok(());
         }

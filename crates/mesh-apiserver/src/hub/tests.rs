@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kvstore::StoreOptions;
@@ -7,6 +8,7 @@ use prometheus_client::registry::Registry;
 use topology::cluster::{ClusterId, MaxClusters};
 
 use super::*;
+use crate::object;
 use crate::source::ManifestSource;
 
 fn cluster() -> Cluster {
@@ -152,4 +154,32 @@ async fn a_change_is_published_within_moments() {
     assert!(keys(&store).contains_key("cilium/state/ip/v1/default/10.9.0.3"));
     shutdown.request();
     running.await.expect("no panic").expect("no error");
+}
+
+#[tokio::test]
+async fn what_the_store_refused_comes_in_order_allocations_records_canaries() {
+    let store = Store::in_memory(StoreOptions::default());
+    let mut hub = Hub::new(cluster(), store.clone(), Metrics::register(&mut Registry::default()));
+    let pod = object::Pod {
+        namespace: Some("shop".into()),
+        name: Some("a".into()),
+        addresses: Box::new(["10.9.0.1".into()]),
+        ..object::Pod::default()
+    };
+    let pod = object::Object::try_from(object::Body::Pod(Arc::new(pod))).expect("sound names");
+    // As if the store had refused all of it.
+    drop(hub.exporter.reset([pod]));
+    hub.behind = true;
+    hub.announce(&mut None).await.expect("nothing to say yet");
+    assert_eq!(keys(&store), BTreeMap::new());
+    hub.release().await.expect("the store takes it now");
+    hub.announce(&mut None).await.expect("complete");
+    let snapshot = store.snapshot();
+    let revision = |prefix: &str| {
+        let mut entries = snapshot.range(&KeyRange::prefix(prefix.to_owned()));
+        entries.next().map(|entry| entry.mod_revision)
+    };
+    let revisions = [ALLOCATIONS, "cilium/state/ip/v1/", "cilium/synced/"].map(revision);
+    assert_eq!(revisions, [Some(2), Some(3), Some(4)]);
+    assert!(!hub.behind);
 }
