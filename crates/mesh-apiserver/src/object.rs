@@ -35,7 +35,7 @@ pub struct ObjectRef {
 /// An object with its checked reference. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
-    reference: ObjectRef,
+    reference: Arc<ObjectRef>,
     body: Body,
 }
 
@@ -139,6 +139,11 @@ impl Object {
         &self.reference
     }
 
+    /// Which object it is, to be kept beside it without a copy.
+    pub fn shared_reference(&self) -> Arc<ObjectRef> {
+        Arc::clone(&self.reference)
+    }
+
     /// The object itself.
     pub fn body(&self) -> &Body {
         &self.body
@@ -161,7 +166,7 @@ impl TryFrom<Body> for Object {
             }
         };
         let reference = ObjectRef::new(kind, namespace.as_deref(), name.as_deref().unwrap_or_default())?;
-        Ok(Self { reference, body })
+        Ok(Self { reference: Arc::new(reference), body })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Service;
@@ -32,12 +33,16 @@ pub struct Exporter {
     /// The parts whose output has findings: few, so that all findings can be shown after each change.
     odd: BTreeSet<Part>,
     pods: BTreeMap<PodKey, Published>,
-    claims: BTreeMap<IpAddr, BTreeMap<Claim, Option<Identity>>>,
+    /// Who claims an address, in order: the first has it. Nearly always one alone.
+    claims: BTreeMap<IpAddr, Vec<Claimant>>,
     users: BTreeMap<Identity, BTreeSet<PodKey>>,
     /// Pods for which there was no number. They are looked at again when one may have become free.
     unnumbered: BTreeSet<PodKey>,
     pods_on: BTreeMap<String, BTreeSet<PodKey>>,
 }
+
+/// A claim, and the identity of the pod whose it is.
+type Claimant = (Arc<Claim>, Option<Identity>);
 
 /// Namespace and name of a pod.
 type PodKey = (String, String);
@@ -237,13 +242,16 @@ impl Exporter {
             .index
             .pod(namespace, name)
             .and_then(|pod| pod::facts(&self.cluster, namespace, name, pod, space).0);
-        let after = facts.map(|facts| {
+        let after = facts.map(|mut facts| {
             let in_use = |identity| idle == IdleNumbers::Kept || self.users.contains_key(&identity);
             let identity = match self.identities.allocate(&facts.labels, in_use) {
                 Ok((identity, new)) => {
                     if new {
                         let (key, value) = allocation(identity, &facts.labels);
                         delta.puts.insert(key, value);
+                    }
+                    if let Some(labels) = self.identities.labels(identity) {
+                        facts.labels = Arc::clone(labels);
                     }
                     Some(identity)
                 }
@@ -278,8 +286,8 @@ impl Exporter {
             forget(
                 &mut self.claims,
                 address,
-                |claims| claims.remove(&facts.claim).is_some(),
-                BTreeMap::is_empty,
+                |claims| place(claims, &facts.claim).map(|at| claims.remove(at)),
+                Vec::is_empty,
             );
         }
         if let Some(identity) = identity {
@@ -295,7 +303,10 @@ impl Exporter {
     fn enter(&mut self, key: &PodKey, published: Option<&Published>, dirty: &mut Dirty) {
         let Some(Published { facts, identity }) = published else { return };
         for address in &facts.addresses {
-            self.claims.entry(*address).or_default().insert(facts.claim.clone(), *identity);
+            let claims = self.claims.entry(*address).or_insert_with(|| Vec::with_capacity(1));
+            if let Err(at) = place(claims, &facts.claim) {
+                claims.insert(at, (Arc::clone(&facts.claim), *identity));
+            }
         }
         if let Some(identity) = identity {
             dirty.parts.insert(Part::Identity(*identity));
@@ -457,11 +468,11 @@ impl Exporter {
         let empty = Output::default();
         let (before, after) = (before.as_ref().unwrap_or(&empty), self.outputs.get(&part).unwrap_or(&empty));
         for (key, value) in &after.records {
-            if before.records.get(key) != Some(value) {
+            if before.record(key) != Some(value) {
                 delta.puts.insert(key.clone(), value.clone());
             }
         }
-        let gone = before.records.keys().filter(|key| !after.records.contains_key(*key));
+        let gone = before.records.iter().map(|(key, _)| key).filter(|key| after.record(key).is_none());
         delta.deletes.extend(gone.cloned());
         let new = after.findings.iter().filter(|finding| !before.findings.contains(finding));
         delta.appeared.extend(new.cloned());
@@ -515,11 +526,16 @@ fn names_within(space: &crate::index::Space) -> [(ObjectKind, Vec<&String>); 3] 
     ]
 }
 
+/// Where a claim is, or where it is to be. A pod withdraws its claim before it makes another.
+fn place(claims: &[Claimant], claim: &Claim) -> Result<usize, usize> {
+    claims.binary_search_by(|(other, _)| (**other).cmp(claim))
+}
+
 /// Removes something from the collection of a key, and the collection when it is empty.
-fn forget<K: Ord, V>(
+fn forget<K: Ord, V, R>(
     map: &mut BTreeMap<K, V>,
     key: &K,
-    remove: impl FnOnce(&mut V) -> bool,
+    remove: impl FnOnce(&mut V) -> R,
     is_empty: impl FnOnce(&V) -> bool,
 ) {
     if let Some(held) = map.get_mut(key) {

@@ -1,6 +1,5 @@
 //! What is computed in one go, and what comes of it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -30,8 +29,8 @@ pub enum Part {
 /// What comes of one part: a pure function of the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    /// What is to be published, by key.
-    pub records: BTreeMap<String, Bytes>,
+    /// What is to be published, key and value: one record, two for a service. Each key stands once.
+    pub records: Vec<(String, Bytes)>,
     /// What is odd.
     pub findings: Vec<Finding>,
 }
@@ -44,6 +43,13 @@ impl Output {
 
     /// Adds a record.
     pub fn publish(&mut self, key: String, value: Vec<u8>) {
-        self.records.insert(key, Bytes::from(value));
+        // There is one part for each address of a pod: no room is left over.
+        self.records.reserve_exact(1);
+        self.records.push((key, Bytes::from(value)));
+    }
+
+    /// The record of a key.
+    pub fn record(&self, key: &str) -> Option<&Bytes> {
+        self.records.iter().find_map(|(other, value)| (other == key).then_some(value))
     }
 }

@@ -3,6 +3,7 @@
 //! Stock exports CiliumEndpoint objects, which its agents make from the same pods.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use topology::block::parse_address;
@@ -20,13 +21,13 @@ use crate::object::Pod;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
     /// The labels that make its identity.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// Its addresses; empty until it has one.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Box<[IpAddr]>,
     /// The node that it runs on.
     pub node: Option<String>,
     /// Where it stands among pods that claim the same address.
-    pub claim: Claim,
+    pub claim: Arc<Claim>,
 }
 
 /// Who comes first where several pods claim one address: the older one, then the one whose name comes first. A
@@ -78,21 +79,21 @@ pub fn facts(
         }
     }
     let facts = PodFacts {
-        labels: security_labels(
+        labels: Arc::new(security_labels(
             &cluster.name,
             namespace,
             space.and_then(|space| space.metadata.labels.as_ref()),
             pod.service_account.as_deref(),
             Some(&pod.labels),
-        ),
-        addresses,
+        )),
+        addresses: addresses.into(),
         node: pod.node.as_deref().map(str::to_owned),
-        claim: Claim {
+        claim: Arc::new(Claim {
             without_time: pod.created.is_none(),
             created_nanoseconds: pod.created.map_or(0, |time| time.as_nanosecond()),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-        },
+        }),
     };
     (Some(facts), findings)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use topology::{Identity, Labels};
 
@@ -14,8 +15,8 @@ pub const ALLOCATIONS: &str = "isthmus/v1/hub/identities/";
 #[derive(Clone, Debug)]
 pub struct Allocator {
     range: RangeInclusive<u32>,
-    by_labels: HashMap<Labels, Identity>,
-    by_number: BTreeMap<Identity, Labels>,
+    by_labels: HashMap<Arc<Labels>, Identity>,
+    by_number: BTreeMap<Identity, Arc<Labels>>,
     /// The number after the highest one ever given.
     next: u32,
 }
@@ -42,7 +43,7 @@ impl Allocator {
             && !self.by_labels.contains_key(&labels)
             && !self.by_number.contains_key(&identity);
         if sound {
-            self.insert(identity, labels);
+            self.insert(identity, Arc::new(labels));
         }
         sound
     }
@@ -68,18 +69,18 @@ impl Allocator {
         if let Some(labels) = self.by_number.remove(&Identity(number)) {
             self.by_labels.remove(&labels);
         }
-        self.insert(Identity(number), labels.clone());
+        self.insert(Identity(number), Arc::new(labels.clone()));
         Ok((Identity(number), true))
     }
 
-    /// The labels of a number.
-    pub fn labels(&self, identity: Identity) -> Option<&Labels> {
+    /// The labels of a number, to be shared by all who have it.
+    pub fn labels(&self, identity: Identity) -> Option<&Arc<Labels>> {
         self.by_number.get(&identity)
     }
 
     /// All allocations, by number.
     pub fn allocations(&self) -> impl Iterator<Item = (Identity, &Labels)> {
-        self.by_number.iter().map(|(identity, labels)| (*identity, labels))
+        self.by_number.iter().map(|(identity, labels)| (*identity, &**labels))
     }
 
     /// Numbers given, and numbers there are.
@@ -87,8 +88,8 @@ impl Allocator {
         (self.by_number.len(), self.range.clone().count().saturating_sub(1))
     }
 
-    fn insert(&mut self, identity: Identity, labels: Labels) {
-        self.by_labels.insert(labels.clone(), identity);
+    fn insert(&mut self, identity: Identity, labels: Arc<Labels>) {
+        self.by_labels.insert(Arc::clone(&labels), identity);
         self.by_number.insert(identity, labels);
         self.next = self.next.max(identity.0 + 1);
     }
@@ -125,7 +126,7 @@ mod tests {
         assert_eq!(allocator.allocate(&labels(1), |_| false), Ok((Identity(257), false)), "not before");
         let only_257 = |identity: Identity| identity.0 == 257;
         assert_eq!(allocator.allocate(&labels(3), only_257), Ok((Identity(258), true)));
-        assert_eq!(allocator.labels(Identity(258)), Some(&labels(3)));
+        assert_eq!(allocator.labels(Identity(258)).map(|found| &**found), Some(&labels(3)));
         assert!(allocator.allocate(&labels(2), |_| true).is_err());
         assert_eq!(allocator.usage(), (2, 2));
     }

@@ -1,6 +1,7 @@
 //! The kinds together: the first lists become one reset, later changes are passed on. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::index::Change;
 use crate::object::{Object, ObjectKind, ObjectRef};
@@ -21,7 +22,7 @@ pub struct Assembly {
 #[derive(Debug)]
 enum State {
     /// The reset has not been made yet.
-    Reading(BTreeMap<ObjectRef, Object>),
+    Reading(BTreeMap<Arc<ObjectRef>, Object>),
     /// Changes since the last update, in order.
     Following(Vec<Change>),
 }
@@ -45,7 +46,7 @@ impl Assembly {
             State::Reading(objects) => {
                 for change in changes {
                     match change {
-                        Change::Apply(object) => drop(objects.insert(object.reference().clone(), object)),
+                        Change::Apply(object) => drop(objects.insert(object.shared_reference(), object)),
                         Change::Delete(reference) => drop(objects.remove(&reference)),
                     }
                 }

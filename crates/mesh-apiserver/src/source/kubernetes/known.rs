@@ -4,6 +4,7 @@
 //! those that are no more. A list that ends before it is complete changes nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::kept::Unusable;
 use crate::finding::{Finding, Reason};
@@ -14,7 +15,7 @@ use crate::object::{Object, ObjectKind, ObjectRef};
 #[derive(Debug)]
 pub struct Known {
     kind: ObjectKind,
-    objects: BTreeMap<ObjectRef, Object>,
+    objects: BTreeMap<Arc<ObjectRef>, Object>,
     unusable: BTreeMap<String, String>,
     gathering: Option<Gathering>,
 }
@@ -22,7 +23,7 @@ pub struct Known {
 /// Holds a list that is not complete yet.
 #[derive(Debug, Default)]
 struct Gathering {
-    objects: BTreeMap<ObjectRef, Object>,
+    objects: BTreeMap<Arc<ObjectRef>, Object>,
     unusable: BTreeMap<String, String>,
 }
 
@@ -133,9 +134,9 @@ impl Known {
         let Some(gathering) = &mut self.gathering else { return };
         match found {
             Ok(object) => {
-                let reference = object.reference().clone();
+                let reference = object.shared_reference();
                 // An equal object shares its memory with the one that is known.
-                let known = self.objects.get(&reference).filter(|known| **known == object).cloned();
+                let known = self.objects.get(&*reference).filter(|known| **known == object).cloned();
                 gathering.objects.insert(reference, known.unwrap_or(object));
             }
             Err(unusable) => {
@@ -145,7 +146,7 @@ impl Known {
                 if let Some((reference, known)) =
                     reference.and_then(|found| self.objects.get_key_value(&found))
                 {
-                    gathering.objects.insert(reference.clone(), known.clone());
+                    gathering.objects.insert(Arc::clone(reference), known.clone());
                 }
                 note(&mut gathering.unusable, self.kind, unusable);
             }
@@ -156,9 +157,10 @@ impl Known {
         let Gathering { objects, unusable } = gathering;
         self.unusable = unusable;
         let before = std::mem::replace(&mut self.objects, objects);
-        let gone = before.keys().filter(|reference| !self.objects.contains_key(reference));
-        let gone = gone.cloned().map(Change::Delete);
-        let differs = self.objects.iter().filter(|(reference, object)| before.get(reference) != Some(object));
+        let gone = before.keys().filter(|reference| !self.objects.contains_key(*reference));
+        let gone = gone.map(|reference| Change::Delete(ObjectRef::clone(reference)));
+        let differs =
+            self.objects.iter().filter(|(reference, object)| before.get(*reference) != Some(object));
         gone.chain(differs.map(|(_, object)| Change::Apply(object.clone()))).collect()
     }
 
@@ -169,7 +171,7 @@ impl Known {
     fn change(&mut self, change: Option<Change>) -> Step {
         let Some(change) = change else { return Step::Nothing };
         match &change {
-            Change::Apply(object) => drop(self.objects.insert(object.reference().clone(), object.clone())),
+            Change::Apply(object) => drop(self.objects.insert(object.shared_reference(), object.clone())),
             Change::Delete(reference) => drop(self.objects.remove(reference)),
         }
         Step::Changes { changes: vec![change], listed: false }
