@@ -47,12 +47,14 @@ impl Transaction {
 
     /// Writes a key and returns the version before.
     ///
-    /// The lease is 0 for none, or one that [`Snapshot::has_lease`] knows.
+    /// The lease is 0 for none, or one that [`Snapshot::has_lease`] knows. Key and value are copied: what the store keeps
+    /// does not hold on to the message that it came in.
     pub fn put(&mut self, key: Bytes, value: Bytes, lease: i64) -> Option<Arc<Entry>> {
         let previous = self.working.get(&key).cloned();
         let (create_revision, version) = previous
             .as_ref()
             .map_or((self.revision, 1), |before| (before.create_revision, before.version + 1));
+        let (key, value) = together(&key, &value);
         let entry = Entry {
             key,
             value,
@@ -109,5 +111,28 @@ impl Transaction {
 
     pub(crate) fn finish(self) -> (Snapshot, Vec<Event>, Vec<LeaseChange>) {
         (self.working, self.events, self.leases)
+    }
+}
+
+/// A copy of both in one piece of memory, which holds nothing else.
+fn together(key: &[u8], value: &[u8]) -> (Bytes, Bytes) {
+    let mut both = Bytes::from([key, value].concat());
+    let key = both.split_to(key.len());
+    (key, both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_does_not_hold_on_to_the_message_it_came_in() {
+        let message = Bytes::from(vec![7; 8192]);
+        let mut transaction = Transaction::new(Snapshot::empty());
+        transaction.put(message.slice(..10), message.slice(10..300), 0);
+        let kept = transaction.snapshot().get(&message[..10]).cloned().expect("put");
+        assert_eq!((&kept.key[..], &kept.value[..]), (&message[..10], &message[10..300]));
+        drop(transaction);
+        assert!(message.try_into_mut().is_ok(), "nothing else holds the message");
     }
 }
