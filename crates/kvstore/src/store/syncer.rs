@@ -14,7 +14,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 use tracing::error;
 
 /// Runs syncs on demand.
@@ -39,6 +39,8 @@ struct Demand {
     revision: u64,
     /// The one that wants the least first.
     waiters: BinaryHeap<Waiter>,
+    /// Where the one who came first waits.
+    runtime: Option<Handle>,
     /// Wake the thread when so many wait.
     gather: usize,
     /// The thread has ended, or is to end.
@@ -49,6 +51,9 @@ struct Waiter {
     revision: u64,
     done: oneshot::Sender<()>,
 }
+
+/// Those whose revision is on disk; they are told when it is dropped.
+struct Served(Vec<Waiter>);
 
 /// The sync that was waited for did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +126,9 @@ impl Syncer {
         }
         let (done, outcome) = oneshot::channel();
         demand.revision = demand.revision.max(revision);
+        if demand.waiters.is_empty() {
+            demand.runtime = Handle::try_current().ok();
+        }
         demand.waiters.push(Waiter { revision, done });
         if demand.waiters.len() >= demand.gather {
             self.shared.wake.notify_one();
@@ -179,16 +187,18 @@ impl Shared {
 
     /// Tells those whose revision is on disk, and returns how many they were.
     fn serve(&self, revision: u64) -> usize {
-        let mut served = Vec::new();
         let mut demand = self.demand();
+        let mut served = Vec::with_capacity(demand.waiters.len());
         while demand.waiters.peek().is_some_and(|waiter| waiter.revision <= revision) {
             served.extend(demand.waiters.pop());
         }
+        let runtime = demand.runtime.clone();
         drop(demand);
-        let count = served.len();
-        for waiter in served {
-            // One who no longer waits needs no answer.
-            let _nobody = waiter.done.send(());
+        let (count, served) = (served.len(), Served(served));
+        // To wake many from within their runtime costs a fraction of what it does from this thread. A runtime that ends
+        // drops what it was given, and a lone waiter is woken at once.
+        if let Some(runtime) = runtime.filter(|_| count > 1) {
+            runtime.spawn(async move { drop(served) });
         }
         count
     }
@@ -198,6 +208,15 @@ impl Shared {
         let mut demand = self.demand();
         demand.stop = true;
         demand.waiters.clear();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        for waiter in self.0.drain(..) {
+            // One who no longer waits needs no answer.
+            let _nobody = waiter.done.send(());
+        }
     }
 }
 
