@@ -24,6 +24,7 @@
 //! The crate knows bytes only: no clusters, no services, no Kubernetes.
 
 pub mod client;
+pub mod codec;
 pub mod etcd;
 pub mod metrics;
 pub mod proto;
