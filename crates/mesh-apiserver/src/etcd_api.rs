@@ -34,6 +34,7 @@ mod txn;
 mod unfiltered;
 mod view;
 mod watch;
+mod write;
 
 pub use connection::{ConnectionError, serve, serve_until};
 pub use grants::Grants;
@@ -53,7 +54,7 @@ use kvstore::{
 use pages::Pages;
 use std::{sync::Arc, time::Duration};
 use tally::Tallies;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tonic::service::Routes;
 
 /// Bounds of what clients may ask for.
@@ -132,13 +133,15 @@ fn router(store: Store, etcd: Option<Etcd>, limits: Limits, views: Arc<Views>) -
         fanout,
         views,
         judging,
+        writing: Arc::default(),
         _pacer: pacer,
     };
     let (most, guarded) = (limits.message_bytes, api.clone());
-    // These two answer with bytes that clients share, which generated services cannot.
+    // The first two answer with bytes that clients share, which generated services cannot; the third is called most.
     let shared = axum::Router::new()
         .route("/etcdserverpb.KV/Range", post(read::range))
         .route("/etcdserverpb.Watch/Watch", post(watch::watch))
+        .route("/etcdserverpb.KV/Put", post(write::put))
         .with_state(api.clone());
     Routes::new(KvServer::new(api.clone()).max_decoding_message_size(most))
         .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(most))
@@ -174,6 +177,8 @@ struct Api {
     views: Arc<Views>,
     /// Turns to read through a view.
     judging: Arc<Semaphore>,
+    /// The turn to write: who waits for it leaves its thread to others, which the store's own lock would hold up.
+    writing: Arc<Mutex<()>>,
     _pacer: Arc<Pacer>,
 }
 

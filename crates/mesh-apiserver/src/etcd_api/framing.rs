@@ -9,14 +9,15 @@ use axum::{body::Body, response::Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
 use http::{HeaderValue, header::CONTENT_TYPE};
+use http_body_util::BodyExt;
 use hyper::body::Frame;
+use kvstore::codec::Codec;
 use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 use tonic::{Status, Streaming, codec::Codec as _};
-use tonic_prost::ProstCodec;
 
 /// One encoded message.
 #[derive(Debug)]
@@ -76,17 +77,46 @@ pub(super) fn requests<T>(body: Body, most: usize) -> Streaming<T>
 where
     T: kvstore::proto::Message + Default + Send + 'static,
 {
-    let decoder = ProstCodec::<(), T>::default().decoder();
+    let decoder = Codec::<(), T>::default().decoder();
     Streaming::new_request(decoder, body, None, Some(most))
 }
 
-/// The one message of a call.
-pub(super) async fn request<T>(body: Body, most: usize) -> Result<T, Status>
+/// The one message of a call; nothing that follows it is waited for. Its fields may share memory with the connection's
+/// buffer, so what is kept for long is to be copied.
+///
+/// The body bounds what it announces, and the time that it takes ([`Arriving`](super::arriving::Arriving)).
+pub(super) async fn request<T>(mut body: Body) -> Result<T, Status>
 where
-    T: kvstore::proto::Message + Default + Send + 'static,
+    T: kvstore::proto::Message + Default,
 {
-    let first = requests(body, most).message().await?;
-    first.ok_or_else(|| Status::internal("Missing request message."))
+    let mut read = BytesMut::new();
+    let whole = loop {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                // Nearly always all of it comes at once.
+                if read.is_empty() && message_end(&data).is_some() {
+                    break data;
+                }
+                read.put(data);
+                if message_end(&read).is_some() {
+                    break read.freeze();
+                }
+            }
+            Some(Err(error)) => return Err(Status::from_error(error.into())),
+            None if read.is_empty() => return Err(Status::internal("Missing request message.")),
+            None => return Err(Status::internal("Unexpected EOF decoding stream.")),
+        }
+    };
+    let message = whole.slice(HEAD_BYTES..message_end(&whole).unwrap_or(HEAD_BYTES));
+    T::decode(message).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Where the first message of what has come ends, if all of it has come.
+fn message_end(read: &[u8]) -> Option<usize> {
+    let [_flags, length @ ..] = *read.first_chunk::<HEAD_BYTES>()?;
+    let end = HEAD_BYTES + u32::from_be_bytes(length) as usize;
+    (read.len() >= end).then_some(end)
 }
 
 /// Writes messages one after another, then the status.
@@ -144,7 +174,10 @@ const COPIED_BYTES: usize = 8 << 10;
 mod tests {
     use super::*;
     use futures_util::StreamExt;
-    use kvstore::proto::{Message as _, etcdserverpb::WatchResponse};
+    use kvstore::proto::{
+        Message as _,
+        etcdserverpb::{RangeRequest, WatchResponse},
+    };
 
     async fn written(messages: Vec<Result<Message, Status>>) -> (Vec<Bytes>, http::HeaderMap) {
         let mut body = Messages {
@@ -187,5 +220,32 @@ mod tests {
         let (data, trailers) = written(vec![Err(Status::not_found("no such thing"))]).await;
         assert_eq!((data.len(), &trailers["grpc-status"]), (0, &HeaderValue::from_static("5")));
         assert_eq!(trailers["grpc-message"], "no%20such%20thing");
+    }
+
+    #[tokio::test]
+    async fn a_request_is_read_however_it_is_cut() {
+        let whole = RangeRequest { key: "k".into(), limit: 300, ..RangeRequest::default() };
+        let fields = whole.encode_to_vec();
+        let mut sent = vec![0, 0, 0, 0, u8::try_from(fields.len()).expect("short")];
+        sent.extend(fields);
+        let arriving = |pieces: Vec<Vec<u8>>| {
+            Body::from_stream(futures_util::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)))
+        };
+        for cut in 1..=sent.len() {
+            let pieces = sent.chunks(cut).map(<[u8]>::to_vec).collect();
+            assert_eq!(request::<RangeRequest>(arriving(pieces)).await.expect("whole"), whole, "by {cut}");
+        }
+        let followed = [&sent[..], &[1, 2, 3]].concat();
+        assert_eq!(request::<RangeRequest>(arriving(vec![followed])).await.expect("whole"), whole);
+        for (pieces, text) in [
+            (vec![], "Missing request message."),
+            (vec![sent[..4].to_vec()], "Unexpected EOF decoding stream."),
+            (vec![sent[..8].to_vec()], "Unexpected EOF decoding stream."),
+        ] {
+            let status = request::<RangeRequest>(arriving(pieces)).await.expect_err("cut off");
+            assert_eq!((status.code(), status.message()), (tonic::Code::Internal, text));
+        }
+        let status = request::<RangeRequest>(arriving(vec![vec![0, 0, 0, 0, 2, 0xff, 0xff]])).await;
+        assert_eq!(status.expect_err("no protobuf").code(), tonic::Code::Internal);
     }
 }

@@ -35,17 +35,10 @@ impl Kv for Api {
         Ok(Response::new(RangeResponse { header: Some(self.header(snapshot.revision())), ..response }))
     }
 
+    /// The router hands Put to [`write::put`](super::write::put).
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let grants = Grants::of(request.extensions());
-        let request = request.into_inner();
-        authorize_put(&grants, &request)?;
-        self.check_size(&request)?;
-        if let Some(etcd) = &self.etcd {
-            return etcd.put(request).await.map(Response::new);
-        }
-        let committed = self.commit(|transaction| put(transaction, request)).await?;
-        let header = Some(self.header(committed.revision));
-        Ok(Response::new(PutResponse { header, ..committed.value }))
+        self.answer_put(&grants, request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_range(
@@ -103,12 +96,30 @@ impl Kv for Api {
 }
 
 impl Api {
+    /// Answers a put of the holder of `grants`.
+    pub(super) async fn answer_put(
+        &self,
+        grants: &Grants,
+        request: PutRequest,
+    ) -> Result<PutResponse, Status> {
+        authorize_put(grants, &request)?;
+        self.check_size(&request)?;
+        if let Some(etcd) = &self.etcd {
+            return etcd.put(request).await;
+        }
+        let committed = self.commit(|transaction| put(transaction, request)).await?;
+        let header = Some(self.header(committed.revision));
+        Ok(PutResponse { header, ..committed.value })
+    }
+
     /// Runs a transaction and waits until it is on disk: what the API acknowledges survives a power failure.
     async fn commit<T>(
         &self,
         work: impl FnOnce(&mut Transaction) -> Result<T, Refused>,
     ) -> Result<Committed<T>, Status> {
+        let turn = self.writing.lock().await;
         let committed = self.store.transact(work).map_err(|refused: Refused| refused.0)?;
+        drop(turn);
         if committed.changed {
             self.store.synced(committed.revision).await.map_err(refusal::unsynced)?;
         }

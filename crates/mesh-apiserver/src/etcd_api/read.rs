@@ -24,7 +24,7 @@ pub(super) async fn range(State(api): State<Api>, request: Request) -> Response 
 
 async fn answer(api: &Api, request: Request) -> Result<Response, Status> {
     let (grants, room) = (Grants::of(request.extensions()), Room::of(request.extensions()));
-    let request: RangeRequest = framing::request(request.into_body(), api.limits.message_bytes).await?;
+    let request: RangeRequest = framing::request(request.into_body()).await?;
     let range = requested(request.key.clone(), request.range_end.clone())?;
     grants.may_read(&range)?;
     let taken = room.take(&request).await;
