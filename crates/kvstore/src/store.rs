@@ -18,6 +18,7 @@ mod recovery;
 mod retention;
 mod snapshot;
 mod syncer;
+mod together;
 mod transaction;
 mod watcher;
 
@@ -45,6 +46,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
+use together::Together;
 use tokio::{sync::watch, time::Instant};
 
 /// A revisioned key-value store. Clones are handles to the same store.
@@ -61,7 +63,7 @@ pub struct StoreOptions {
 }
 
 /// A write was not made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum WriteError {
     /// The disk takes no writes at present; nothing changed. [`Store::maintain`] tries to get it back.
     #[error(transparent)]
@@ -72,6 +74,9 @@ pub enum WriteError {
     /// The store follows another one.
     #[error("store is a mirror: writes go to the one that it follows")]
     Mirror,
+    /// Another transaction that was to be made together with it panicked; nothing changed.
+    #[error("a transaction beside it failed, see the log; nothing changed")]
+    Abandoned,
 }
 
 /// A compaction was not made.
@@ -93,6 +98,7 @@ struct Inner {
     /// Held by the one who writes.
     writer: Mutex<Writer>,
     published: RwLock<Published>,
+    together: Together,
     /// When leases run out. Whoever writes takes this lock after `writer`.
     deadlines: Mutex<Deadlines>,
     /// Latest published revision; wakes watchers.
@@ -114,6 +120,15 @@ struct Published {
     history: History,
 }
 
+/// What transactions that run one after another have changed together.
+struct Changeset {
+    /// The state with all of it.
+    snapshot: Snapshot,
+    /// One a transaction that changed anything.
+    batches: Vec<Arc<Batch>>,
+    leases: Vec<LeaseChange>,
+}
+
 /// What is to become of a change while the disk takes no writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
@@ -121,6 +136,26 @@ enum Need {
     Durable,
     /// It is made in memory.
     Derived,
+}
+
+impl Changeset {
+    fn on(snapshot: Snapshot) -> Self {
+        Self { snapshot, batches: Vec::new(), leases: Vec::new() }
+    }
+
+    /// Takes over what a transaction on [`Self::snapshot`] has done; returns the revision and whether anything changed.
+    fn add(&mut self, transaction: Transaction) -> (u64, bool) {
+        let (snapshot, events, leases) = transaction.finish();
+        let revision = snapshot.revision();
+        let changed = !events.is_empty();
+        if changed || !leases.is_empty() {
+            let batch = Batch { revision, events: events.into_boxed_slice(), at: Instant::now() };
+            self.batches.push(Arc::new(batch));
+            self.leases.extend(leases);
+            self.snapshot = snapshot;
+        }
+        (revision, changed)
+    }
 }
 
 impl Store {
@@ -158,6 +193,7 @@ impl Store {
             member_id: ids.1,
             writer: Mutex::default(),
             published: RwLock::new(published),
+            together: Together::default(),
             deadlines: Mutex::new(deadlines),
             progress,
             disk,
@@ -214,30 +250,50 @@ impl Store {
         need: Need,
         work: impl FnOnce(&mut Transaction) -> Result<T, E>,
     ) -> Result<Committed<T>, E> {
+        let writer = self.begin(need)?;
+        let mut changes = Changeset::on(self.snapshot());
+        let mut transaction = Transaction::new(changes.snapshot.clone());
+        let value = work(&mut transaction)?;
+        let (revision, changed) = changes.add(transaction);
+        self.make(&writer, need, changes)?;
+        Ok(Committed { value, revision, changed })
+    }
+
+    /// The turn to write, if there is anything that can be written now.
+    fn begin(&self, need: Need) -> Result<MutexGuard<'_, Writer>, WriteError> {
         if self.inner.is_mirror {
-            return Err(WriteError::Mirror.into());
+            return Err(WriteError::Mirror);
         }
         let writer = self.inner.writer()?;
-        if let Some(failure) = self.disk_failure().filter(|_| need == Need::Durable) {
-            return Err(WriteError::from(failure).into());
+        match self.disk_failure().filter(|_| need == Need::Durable) {
+            Some(failure) => Err(failure.into()),
+            None => Ok(writer),
         }
-        let mut transaction = Transaction::new(self.snapshot());
-        let value = work(&mut transaction)?;
-        let (snapshot, events, leases) = transaction.finish();
-        let revision = snapshot.revision();
-        if events.is_empty() && leases.is_empty() {
-            return Ok(Committed { value, revision, changed: false });
+    }
+
+    /// Hands changes to the journal, then shows them to readers and watchers. Fails, and nothing has changed, if the journal
+    /// does.
+    fn make(
+        &self,
+        writer: &MutexGuard<'_, Writer>,
+        need: Need,
+        changes: Changeset,
+    ) -> Result<(), WriteError> {
+        let Changeset { snapshot, batches, leases } = changes;
+        if batches.is_empty() {
+            return Ok(());
         }
-        let batch = Arc::new(Batch { revision, events: events.into_boxed_slice(), at: Instant::now() });
         if let Some(disk) = &self.inner.disk
-            && let Err(failure) = disk.append(&batch, &leases)
+            && let Err(failure) = disk.append(&batches, &leases)
             && (need == Need::Durable || !disk.mark())
         {
-            return Err(WriteError::from(failure).into());
+            return Err(failure.into());
         }
-        let changed = !batch.events.is_empty();
+        let revision = snapshot.revision();
+        let mut changed = false;
         self.inner.publish(snapshot, |history| {
-            if changed {
+            for batch in batches.into_iter().filter(|batch| !batch.events.is_empty()) {
+                changed = true;
                 history.push(batch);
             }
         });
@@ -247,9 +303,9 @@ impl Store {
         }
         if changed {
             self.inner.progress.send_replace(revision);
-            self.compact_surplus(&writer);
+            self.compact_surplus(writer);
         }
-        Ok(Committed { value, revision, changed })
+        Ok(())
     }
 
     /// Writes one key and returns the revision.

@@ -76,11 +76,12 @@ impl Disk {
         Ok(Self { directory: directory.to_owned(), meta, files: RwLock::new(Some(files)), health })
     }
 
-    /// Hands a revision to the operating system. The caller is the one who writes.
-    pub(crate) fn append(&self, batch: &Batch, leases: &[LeaseChange]) -> Result<(), DiskFailure> {
+    /// Hands revisions to the operating system, all or none. The caller is the one who writes.
+    pub(crate) fn append(&self, batches: &[Arc<Batch>], leases: &[LeaseChange]) -> Result<(), DiskFailure> {
+        let Some(last) = batches.last() else { return Ok(()) };
         let files = self.sound()?;
-        files.journal.append(batch, leases).map_err(|cause| self.fail(&cause))?;
-        files.syncer.appended(batch.revision);
+        files.journal.append(batches, last.revision, leases).map_err(|cause| self.fail(&cause))?;
+        files.syncer.appended(last.revision);
         Ok(())
     }
 

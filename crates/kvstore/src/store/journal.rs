@@ -172,10 +172,16 @@ impl Journal {
         Ok(leases)
     }
 
-    /// Hands one revision, with or without events, to the operating system. It survives the death of this process.
-    pub(crate) fn append(&self, batch: &Batch, leases: &[LeaseChange]) -> Result<(), JournalError> {
+    /// Hands revisions up to `last`, with or without events, to the operating system in one write: all or none of them
+    /// survive the death of this process.
+    pub(crate) fn append(
+        &self,
+        batches: &[Arc<Batch>],
+        last: u64,
+        leases: &[LeaseChange],
+    ) -> Result<(), JournalError> {
         let mut write = self.database.batch();
-        for event in &batch.events {
+        for event in batches.iter().flat_map(|batch| &batch.events) {
             write.insert(&self.events, record::place(&event.entry), record::encode(event));
         }
         for change in leases {
@@ -187,7 +193,7 @@ impl Journal {
             }
         }
         write.commit().map_err(|source| self.storage(source))?;
-        self.set_high_water(batch.revision)
+        self.set_high_water(last)
     }
 
     /// Writes a store into a directory that holds all of it up to revision `after`, 0 for an empty one: every version that
@@ -402,7 +408,7 @@ mod tests {
         };
         let event = Event { kind: EventKind::Put, entry: Arc::new(entry), previous: None };
         let batch = Batch { revision: 2, events: [event].into(), at: tokio::time::Instant::now() };
-        journal.append(&batch, &[]).expect("append");
+        journal.append(&[Arc::new(batch)], 2, &[]).expect("append");
 
         let records = directory.path().join(RECORDS);
         let newest = ActiveFile::newest(&records).expect("list").expect("a journal file");

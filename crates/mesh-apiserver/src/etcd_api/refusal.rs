@@ -71,6 +71,7 @@ pub(super) fn write(cause: WriteError) -> Status {
         WriteError::Disk(failure) if failure.is_full() => {
             Status::resource_exhausted("etcdserver: mvcc: database space exceeded")
         }
+        WriteError::Abandoned => Status::internal(format!("etcdserver: {cause}")),
         WriteError::Disk(_) | WriteError::Closed | WriteError::Mirror => {
             Status::unavailable(format!("etcdserver: {cause}"))
         }
