@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 pub use self::args::Args;
 use self::status::Status;
-use crate::etcd_api::{self, Limits, Views};
+use crate::etcd_api::{Calls, Limits, Views};
 use crate::export::Cluster;
 use crate::hub::{self, Hub};
 use crate::peer_filters::{self, file::FilterFile};
@@ -134,9 +134,9 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let service = Service {
         cluster: cluster.name.clone(),
         acceptor: Acceptor::new(credentials.clone()),
-        routes: match &shared {
-            Some(shared) => etcd_api::shared_routes(shared.etcd.clone(), Limits::default(), views),
-            None => etcd_api::routes_with(store.clone(), Limits::default(), views),
+        calls: match &shared {
+            Some(shared) => Calls::shared(shared.etcd.clone(), Limits::default(), views),
+            None => Calls::with_views(store.clone(), Limits::default(), views),
         },
         limits: Limits::default(),
         clients: clients.clone(),

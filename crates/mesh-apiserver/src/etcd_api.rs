@@ -12,6 +12,7 @@
 //! without them is refused.
 
 mod arriving;
+mod calls;
 mod connection;
 mod counts;
 mod fanout;
@@ -36,26 +37,19 @@ mod view;
 mod watch;
 mod write;
 
+pub use calls::Calls;
 pub use connection::{ConnectionError, serve, serve_until};
 pub use grants::Grants;
 pub use room::SharedRoom;
 pub use view::Views;
 
-use axum::{middleware, routing::post};
 use counts::Counts;
 use fanout::{Fanout, Pacer};
-use kvstore::{
-    Etcd, Store,
-    proto::etcdserverpb::{
-        ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer,
-    },
-};
+use kvstore::{Etcd, Store, proto::etcdserverpb::ResponseHeader};
 use pages::Pages;
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 use tally::Tallies;
-use tokio::sync::{Mutex, Semaphore};
-use tonic::service::Routes;
+use tokio::sync::Semaphore;
 
 /// Bounds of what clients may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,93 +90,42 @@ impl Default for Limits {
     }
 }
 
-/// The API as a service for one or many connections; clones share the store.
-///
-/// Must be called within a tokio runtime: a task hands out events until the last clone is dropped.
-/// Each request must carry an `Arc<Grants>` in its extensions; [`serve`] puts it there.
-pub fn routes(store: Store, limits: Limits) -> axum::Router {
-    routes_with(store, limits, Arc::default())
-}
-
-/// As [`routes`], with views whose counters are registered somewhere.
-pub fn routes_with(store: Store, limits: Limits, views: Arc<Views>) -> axum::Router {
-    router(store, None, limits, views)
-}
-
-/// The API over the mirror of an etcd cluster: reads and watches are served from the mirror, and what clients write,
-/// once it is authorized, goes to etcd.
-///
-/// The same holds as for [`routes`].
-pub fn shared_routes(etcd: Etcd, limits: Limits, views: Arc<Views>) -> axum::Router {
-    router(etcd.mirror().clone(), Some(etcd), limits, views)
-}
-
-fn router(store: Store, etcd: Option<Etcd>, limits: Limits, views: Arc<Views>) -> axum::Router {
-    let fanout = Arc::new(Fanout::new(&store));
-    let pages = Arc::new(Pages::default());
-    let expired = pages.clone();
-    let pacer = Arc::new(Pacer::start(fanout.clone(), &store, move || expired.expire()));
-    let judging = Arc::new(Semaphore::new(JUDGING));
-    let api = Api {
-        store,
-        etcd,
-        limits,
-        counts: Arc::default(),
-        tallies: Arc::default(),
-        pages,
-        fanout,
-        views,
-        judging,
-        writing: Arc::default(),
-        _pacer: pacer,
-    };
-    let (most, guarded) = (limits.message_bytes, api.clone());
-    // The first two answer with bytes that clients share, which generated services cannot; the third is called most.
-    let shared = axum::Router::new()
-        .route("/etcdserverpb.KV/Range", post(read::range))
-        .route("/etcdserverpb.Watch/Watch", post(watch::watch))
-        .route("/etcdserverpb.KV/Put", post(write::put))
-        .with_state(api.clone());
-    Routes::new(KvServer::new(api.clone()).max_decoding_message_size(most))
-        .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(most))
-        .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(most))
-        .add_service(ClusterServer::new(api).max_decoding_message_size(most))
-        .into_axum_router()
-        .layer(middleware::from_fn_with_state(guarded, unfiltered::only))
-        .merge(shared)
-        .merge(plain::routes())
-}
-
-/// Answers every call with this status, and `/version` and `/health` as always: for clients that are told why they are not
-/// served.
-pub fn refusing(status: tonic::Status) -> axum::Router {
-    let refuse = move || {
-        let response = status.clone().into_http::<axum::body::Body>();
-        async move { response }
-    };
-    plain::routes().fallback(refuse)
-}
-
-/// Implements the gRPC services.
+/// Implements the gRPC services. Clones are the same API.
 #[derive(Clone, Debug)]
 struct Api {
+    parts: Arc<Parts>,
+}
+
+/// What the API is made of.
+#[derive(Debug)]
+struct Parts {
     store: Store,
     /// Where writes go, if the store is a mirror.
     etcd: Option<Etcd>,
     limits: Limits,
-    counts: Arc<Counts>,
-    tallies: Arc<Tallies>,
+    counts: Counts,
+    tallies: Tallies,
     pages: Arc<Pages>,
     fanout: Arc<Fanout>,
     views: Arc<Views>,
     /// Turns to read through a view.
     judging: Arc<Semaphore>,
-    /// The turn to write: who waits for it leaves its thread to others, which the store's own lock would hold up.
-    writing: Arc<Mutex<()>>,
-    _pacer: Arc<Pacer>,
+    _pacer: Pacer,
+}
+
+impl Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 impl Api {
+    fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
     /// The header that every response carries; stock clients refuse one without.
     fn header(&self, revision: u64) -> ResponseHeader {
         ResponseHeader {
@@ -199,8 +142,6 @@ fn wire(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
-/// Reads through a view at a time: they keep a processor busy.
-const JUDGING: usize = 2;
 /// There is one writer and no election; etcd's first term.
 const RAFT_TERM: u64 = 1;
 /// The API version that is spoken; stock tools want "3.5.x".

@@ -21,7 +21,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Router;
 use mesh_runtime::{Chain, Shutdown};
 use pki::server::{AcceptError, Acceptor, TlsStream};
 use pki::{Accepted, Outcome, PeerIdentity, Role};
@@ -38,7 +37,7 @@ use self::handshakes::{Handshake, Handshakes};
 use self::metrics::Metrics;
 use self::notices::{Notices, Repeated};
 use self::shares::{Share, Shares};
-use crate::etcd_api::{self, ConnectionError, Grants, Limits};
+use crate::etcd_api::{self, Calls, ConnectionError, Grants, Limits};
 use crate::peer_filters::in_force::Peer;
 
 /// The bound port of the API, not yet serving.
@@ -56,7 +55,7 @@ pub struct Service {
     /// Makes TLS streams of connections.
     pub acceptor: Acceptor,
     /// The API.
-    pub routes: Router,
+    pub calls: Calls,
     /// Its bounds.
     pub limits: Limits,
     /// Who is there, for the status page.
@@ -212,8 +211,7 @@ impl Service {
             let (kind, reason) = self.outlived(&admitted.accepted).await;
             self.closed(address, peer, kind, reason);
         };
-        let serving =
-            etcd_api::serve_until(stream, self.routes.clone(), grants, room, self.limits, end).await;
+        let serving = etcd_api::serve_until(stream, self.calls.clone(), grants, room, self.limits, end).await;
         match serving {
             Ok(()) => debug!(%address, role, "client left"),
             Err(error @ ConnectionError::Failed(_)) => {
@@ -247,22 +245,16 @@ impl Service {
         let Ok(place) = self.shares.enter_refused() else { return self.metrics.turned_away() };
         let _entry = self.clients.enter(address, peer, None);
         self.metrics.connected("refused");
-        let (routes, grants) = match refusal {
-            Refusal::Rules(reason) => (self.routes.clone(), Grants::refused(reason)),
+        let (calls, grants) = match refusal {
+            Refusal::Rules(reason) => (self.calls.clone(), Grants::refused(reason)),
             Refusal::Full(reason) => {
                 let status = Status::resource_exhausted(format!("etcdserver: too many requests: {reason}"));
-                (etcd_api::refusing(status), Grants::refused("too many connections"))
+                (Calls::refusing(status), Grants::refused("too many connections"))
             }
         };
         let room = place.room().clone();
-        let serving = etcd_api::serve_until(
-            stream,
-            routes,
-            Arc::new(grants),
-            room,
-            self.limits,
-            std::future::pending(),
-        );
+        let serving =
+            etcd_api::serve_until(stream, calls, Arc::new(grants), room, self.limits, std::future::pending());
         if let Ok(Err(error)) = timeout(REFUSED_LIFETIME, serving).await {
             debug!(%address, error = %Chain(&error), "client left");
         }

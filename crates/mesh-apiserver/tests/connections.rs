@@ -10,7 +10,7 @@ use kvstore::proto::etcdserverpb::{
     watch_client::WatchClient, watch_request::RequestUnion,
 };
 use kvstore::{Store, StoreOptions};
-use mesh_apiserver::etcd_api::{Limits, routes};
+use mesh_apiserver::etcd_api::{Calls, Limits};
 use mesh_apiserver::serve::clients::{Clients, Refused};
 use mesh_apiserver::serve::metrics::Metrics;
 use mesh_apiserver::serve::notices::Notices;
@@ -87,7 +87,7 @@ impl Mesh {
         let service = Service {
             cluster: "paris".parse().expect("a name"),
             acceptor: Acceptor::new(credentials),
-            routes: routes(store.clone(), Limits::default()),
+            calls: Calls::new(store.clone(), Limits::default()),
             limits: Limits::default(),
             clients: clients.clone(),
             shares: Shares::new(caps),

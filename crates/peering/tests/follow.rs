@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvstore::{KeyRange, Store, StoreOptions};
-use mesh_apiserver::etcd_api::{Grants, Limits, routes, serve};
+use mesh_apiserver::etcd_api::{Calls, Grants, Limits, serve};
 use peering::config::HubConfig;
 use peering::follow::{Relation, Subject, follow, unknown};
 use peering::ids::Ids;
@@ -64,7 +64,7 @@ impl Mesh {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let grants = Arc::new(Grants::remote(cluster));
-        let routes = routes(store.clone(), Limits::default());
+        let routes = Calls::new(store.clone(), Limits::default());
         let accepting = tokio::spawn(async move {
             // Connections end with the task that holds them.
             let mut connections = tokio::task::JoinSet::new();

@@ -1,7 +1,7 @@
 //! One client connection: HTTP/2 for gRPC, HTTP/1.1 for `/version`.
 
-use super::{Grants, Limits, SharedRoom, arriving::Arriving, hello, room::Room};
-use axum::Router;
+use super::{Calls, Grants, Limits, SharedRoom, arriving::Arriving, hello, room::Room};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use tower::ServiceExt;
+use tower::Service;
 
 /// A connection ended other than by the client closing it.
 #[derive(Debug, thiserror::Error)]
@@ -33,28 +33,23 @@ pub enum ConnectionError {
     },
 }
 
-/// Serves `routes` on a connection (after its TLS handshake) until it ends, all its requests under `grants`.
+/// Serves `calls` on a connection (after its TLS handshake) until it ends, all its requests under `grants`.
 ///
 /// Cancel safe: dropping the future closes the connection. A peer that stops answering is noticed by HTTP/2 pings
 /// within 50 s; one that does not read holds its flow-control windows and one list, and that for
 /// [`Limits::list_time`] at most.
-pub async fn serve<I>(
-    io: I,
-    routes: Router,
-    grants: Arc<Grants>,
-    limits: Limits,
-) -> Result<(), ConnectionError>
+pub async fn serve<I>(io: I, calls: Calls, grants: Arc<Grants>, limits: Limits) -> Result<(), ConnectionError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    serve_until(io, routes, grants, SharedRoom::default(), limits, std::future::pending()).await
+    serve_until(io, calls, grants, SharedRoom::default(), limits, std::future::pending()).await
 }
 
 /// As [`serve`], within a room that is shared with other connections, and until `end` is ready at the latest: then the
 /// client is told to go elsewhere (HTTP/2 GOAWAY), and calls under way have five seconds to end.
 pub async fn serve_until<I>(
     io: I,
-    routes: Router,
+    calls: Calls,
     grants: Arc<Grants>,
     room: SharedRoom,
     limits: Limits,
@@ -71,7 +66,7 @@ where
         let body = Arriving::new(body, head.uri.path(), &of_requests, &limits);
         head.extensions.insert(grants.clone());
         head.extensions.insert(of_requests.clone());
-        routes.clone().oneshot(http::Request::from_parts(head, axum::body::Body::new(body)))
+        calls.clone().call(http::Request::from_parts(head, body))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -89,13 +84,21 @@ where
     }
     let (io, hello) = hello::heard(io);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    tokio::select! {
-        ended = connection.as_mut() => return ended.map_err(ConnectionError::Failed),
-        () = room.overdue(limits.list_time) => return Err(ConnectionError::Unread { after: limits.list_time }),
-        () = hello.missing(limits.hello_time) => {
-            return Err(ConnectionError::Silent { after: limits.hello_time });
+    let bounds = async {
+        tokio::select! {
+            () = room.overdue(limits.list_time) => Err(ConnectionError::Unread { after: limits.list_time }),
+            () = hello.missing(limits.hello_time) => {
+                Err(ConnectionError::Silent { after: limits.hello_time })
+            }
+            () = end => Ok(()),
         }
-        () = end => {}
+    };
+    // A set of one: it is looked at when one of the bounds has something to say, and not whenever the client has.
+    let mut bounds = FuturesUnordered::from_iter([bounds]);
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended.map_err(ConnectionError::Failed),
+        Some(reached) = bounds.next() => reached?,
     }
     connection.as_mut().graceful_shutdown();
     // Watches never end by themselves.

@@ -141,7 +141,7 @@ const FEW: usize = 4;
 /// Streams that are woken in one go.
 const AT_ONCE: usize = 128;
 /// Somewhat more than the processor time that one delivery over TLS takes.
-const PER_STREAM: Duration = Duration::from_micros(30);
+const PER_STREAM: Duration = Duration::from_micros(32);
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(20);
 

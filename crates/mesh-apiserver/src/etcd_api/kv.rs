@@ -113,13 +113,11 @@ impl Api {
     }
 
     /// Runs a transaction and waits until it is on disk: what the API acknowledges survives a power failure.
-    async fn commit<T>(
+    async fn commit<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Transaction) -> Result<T, Refused>,
+        work: impl FnOnce(&mut Transaction) -> Result<T, Refused> + Send + 'static,
     ) -> Result<Committed<T>, Status> {
-        let turn = self.writing.lock().await;
-        let committed = self.store.transact(work).map_err(|refused: Refused| refused.0)?;
-        drop(turn);
+        let committed = self.store.transact_together(work).await.map_err(|refused: Refused| refused.0)?;
         if committed.changed {
             self.store.synced(committed.revision).await.map_err(refusal::unsynced)?;
         }

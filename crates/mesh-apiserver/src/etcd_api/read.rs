@@ -4,11 +4,7 @@ use super::{
     Api, Grants, counts::Counted, framing, grants::requested, pages::Page, range, refusal, room::Room,
     view::View,
 };
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    response::Response,
-};
+use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use kvstore::{
     KeyRange, Snapshot,
@@ -18,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 /// Answers `/etcdserverpb.KV/Range`.
-pub(super) async fn range(State(api): State<Api>, request: Request) -> Response {
+pub(super) async fn range(api: Api, request: Request) -> Response {
     answer(&api, request).await.unwrap_or_else(Status::into_http::<Body>)
 }
 

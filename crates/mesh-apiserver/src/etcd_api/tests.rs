@@ -9,7 +9,7 @@ mod permissions;
 mod python;
 mod views;
 
-use super::{Grants, Limits, routes, serve};
+use super::{Calls, Grants, Limits, serve};
 use kvstore::{Store, StoreOptions};
 use std::{
     net::SocketAddr,
@@ -33,11 +33,11 @@ impl Server {
     }
 
     async fn with(store: Store, grants: Grants, limits: Limits) -> Self {
-        let router = routes(store.clone(), limits);
-        Self::serving(router, store, grants, limits).await
+        let calls = Calls::new(store.clone(), limits);
+        Self::serving(calls, store, grants, limits).await
     }
 
-    async fn serving(router: axum::Router, store: Store, grants: Grants, limits: Limits) -> Self {
+    async fn serving(calls: Calls, store: Store, grants: Grants, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let grants = Arc::new(grants);
@@ -46,7 +46,7 @@ impl Server {
             let mut connections = tokio::task::JoinSet::new();
             let accept = async {
                 while let Ok((io, _)) = listener.accept().await {
-                    connections.spawn(serve(io, router.clone(), grants.clone(), limits));
+                    connections.spawn(serve(io, calls.clone(), grants.clone(), limits));
                 }
             };
             tokio::select! {

@@ -6,16 +6,13 @@ mod session;
 mod watching;
 
 use super::{Api, Grants, framing, refusal, room::Room};
-use axum::{
-    extract::{Request, State},
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 use futures_util::stream;
 use session::Session;
 
 /// Answers `/etcdserverpb.Watch/Watch`. The responses are made as the connection takes them, in its own task: a
 /// client that does not read holds one response beside its flow-control window, and its cursors.
-pub(super) async fn watch(State(api): State<Api>, request: Request) -> Response {
+pub(super) async fn watch(api: Api, request: Request) -> Response {
     let grants = Grants::of(request.extensions());
     if let Some(reason) = grants.refusal() {
         return refusal::permission_denied(Some(reason)).into_http();

@@ -1,16 +1,12 @@
 //! `KV.Put` for clients: the call that comes most often, without what generated services put around each call.
 
 use super::{Api, Grants, framing, unfiltered};
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    response::Response,
-};
+use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use tonic::Status;
 
 /// Answers `/etcdserverpb.KV/Put`.
-pub(super) async fn put(State(api): State<Api>, request: Request) -> Response {
+pub(super) async fn put(api: Api, request: Request) -> Response {
     answer(&api, request).await.unwrap_or_else(Status::into_http::<Body>)
 }
 

@@ -5,7 +5,7 @@ use super::{
     contract::{assert_same, transcript},
     soon,
 };
-use crate::etcd_api::{Grants, Limits, shared_routes};
+use crate::etcd_api::{Calls, Grants, Limits};
 use crate::store::dial::EtcdDial;
 use kvstore::{
     Etcd, StoreOptions,
@@ -33,7 +33,7 @@ impl Mirrored {
             error.to_string()
         });
         let (router, mirror) =
-            (shared_routes(etcd.clone(), Limits::default(), Arc::default()), etcd.mirror().clone());
+            (Calls::shared(etcd.clone(), Limits::default(), Arc::default()), etcd.mirror().clone());
         let server = Server::serving(router, mirror, grants, Limits::default()).await;
         Self { server, etcd, following }
     }

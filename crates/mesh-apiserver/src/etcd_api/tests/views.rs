@@ -6,12 +6,12 @@
 mod pages;
 mod races;
 
-use super::super::{Grants, Limits, routes};
+use super::super::{Calls, Grants, Limits};
 use crate::peer_filters::{
     PeerFilters,
     in_force::{self, Peer, publish_now},
 };
-use axum::Extension;
+use axum::{Extension, middleware::AddExtension};
 use bytes::Bytes;
 use kvstore::{
     KeyRange, Snapshot, Store, StoreOptions,
@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 use topology::{ClusterName, export_filter::Verdict};
+use tower::Layer;
 
 const PREFIX: &str = "cilium/state/";
 
@@ -113,10 +114,12 @@ fn set(store: &Store, file: usize) {
     publish_now(store, &PeerFilters::parse(FILES[file]).expect("a file"));
 }
 
-/// The hub's routes for this peer, and each filter as it came.
+type Hub = AddExtension<Calls, Arc<Grants>>;
+
+/// The hub's calls for this peer, and each filter as it came.
 struct World {
     store: Store,
-    hub: axum::Router,
+    hub: Hub,
     /// The latest snapshot of each revision.
     history: BTreeMap<u64, Snapshot>,
 }
@@ -128,9 +131,9 @@ impl World {
         Self { store, hub, history }
     }
 
-    fn hub(store: &Store) -> axum::Router {
+    fn hub(store: &Store) -> Hub {
         let grants = Arc::new(Grants::remote("north").seen_by(tokyo()));
-        routes(store.clone(), Limits::default()).layer(Extension(grants))
+        Extension(grants).layer(Calls::new(store.clone(), Limits::default()))
     }
 
     fn note(&mut self) {

@@ -4,7 +4,7 @@ use super::{
     super::{Server, soon},
     create,
 };
-use crate::etcd_api::{Grants, Limits, SharedRoom, routes, serve_until};
+use crate::etcd_api::{Calls, Grants, Limits, SharedRoom, serve_until};
 use kvstore::{
     Store, StoreOptions,
     proto::etcdserverpb::{
@@ -113,7 +113,7 @@ async fn a_list_that_is_never_read_ends_its_connection() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address");
-    let router = routes(store, limits);
+    let router = Calls::new(store, limits);
     let room = SharedRoom::default();
     let serving = tokio::spawn(async move {
         let (io, _) = listener.accept().await.expect("a connection");

@@ -1,7 +1,7 @@
 //! Peers with different filters, an equal one, and none, read lists.
 
 use super::{
-    super::super::{Grants, Limits, routes},
+    super::super::{Calls, Grants, Limits},
     PREFIX,
 };
 use crate::peer_filters::{
@@ -16,6 +16,7 @@ use kvstore::{
 use std::sync::Arc;
 use tonic::Code;
 use topology::ClusterName;
+use tower::Layer;
 
 #[tokio::test]
 async fn each_peer_reads_its_own_pages_and_counts() {
@@ -31,10 +32,11 @@ async fn each_peer_reads_its_own_pages_and_counts() {
     let file = "peers: {tokyo: {namespaces: {include: [shop]}}, oslo: {namespaces: {include: [shop]}}, \
                 lima: {namespaces: {include: [bank]}}}";
     publish_now(&store, &PeerFilters::parse(file).expect("a file"));
-    let hub = routes(store.clone(), Limits::default());
+    let hub = Calls::new(store.clone(), Limits::default());
     let peer = |name: &str| {
         let peer = Peer::named(&name.parse::<ClusterName>().expect("a name"));
-        KvClient::new(hub.clone().layer(Extension(Arc::new(Grants::remote("north").seen_by(peer)))))
+        let grants = Arc::new(Grants::remote("north").seen_by(peer));
+        KvClient::new(Extension(grants).layer(hub.clone()))
     };
     let page = RangeRequest {
         key: PREFIX.into(),
