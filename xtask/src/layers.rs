@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::command::cargo;
 
 /// Each crate of ours with the crates of ours that it may import, by level (docs/architecture.md).
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     // level 0
     ("topology", &[]),
     ("ebpf-types", &[]),
@@ -16,23 +16,25 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     // level 1
     ("pki", &["topology", "mesh-runtime"]),
     ("kvstore", &[]),
+    ("mesh-resources", &["topology"]),
     ("ebpf-loader", &["ebpf-types"]),
     // level 2
     ("peering", &["topology", "mesh-runtime", "pki", "kvstore"]),
     // level 3
-    ("mesh-apiserver", &["topology", "mesh-runtime", "pki", "kvstore"]),
+    ("mesh-apiserver", &["topology", "mesh-runtime", "pki", "kvstore", "mesh-resources"]),
     ("mesh-agent", &["topology", "mesh-runtime", "ebpf-types", "ebpf-loader", "peering"]),
-    ("meshctl", &["topology", "pki"]),
+    ("meshctl", &["topology", "pki", "mesh-resources"]),
     // level 4: daemons only as child processes
     ("e2e", &["topology", "ebpf-types", "ebpf-loader", "kvstore", "pki"]),
     ("xtask", &[]),
 ];
 
 /// Crates that only some of ours may import, because they stand for a part of the outside world.
-const KEPT: [(&str, &[&str]); 3] = [
+const KEPT: [(&str, &[&str]); 4] = [
     ("aya", &["ebpf-loader"]),
-    ("k8s-openapi", &["mesh-apiserver", "e2e"]),
-    ("kube", &["mesh-apiserver", "meshctl"]),
+    ("k8s-openapi", &["mesh-apiserver", "mesh-resources", "e2e"]),
+    ("kube", &["mesh-apiserver", "mesh-resources", "meshctl"]),
+    ("schemars", &["mesh-resources"]),
 ];
 
 #[derive(Deserialize)]
