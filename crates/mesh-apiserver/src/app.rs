@@ -24,12 +24,13 @@ use crate::etcd_api::{Calls, Limits, Views};
 use crate::export::Cluster;
 use crate::hub::{self, Hub};
 use crate::peer_filters::{self, file::FilterFile};
+use crate::resources::Resources;
 use crate::serve::clients::Clients;
 use crate::serve::notices::Notices;
 use crate::serve::shares::{Caps, Shares};
 use crate::serve::{self, Server, Service};
 use crate::source::kubernetes::access::Access;
-use crate::source::{Origin, Source};
+use crate::source::{Origin, Source, SourceSpec};
 use crate::store::replica::{Replica, check_owner};
 use crate::store::{self, EtcdStore, StoreSpec};
 
@@ -88,6 +89,9 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let metrics = peer_filters::metrics::Metrics::register(&mut registry);
     let filters = FilterFile::open(args.peer_filters.clone(), metrics)?;
     let access = Access { kubeconfig: args.kubeconfig.clone(), context: args.kube_context.clone() };
+    let resources = (args.source == SourceSpec::Kubernetes)
+        .then(|| Resources::new(access.clone(), &cluster, args.agent_peers()));
+    let filters = filters.beside(resources.clone());
     let origin = Origin::new(&args.source, access, &mut registry);
     let source = origin.open().await?;
     let server =
@@ -153,6 +157,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
         credentials,
         clients,
         peer_filters: filter_problem,
+        resources: resources.map(|resources| resources.findings()),
         started: jiff::Timestamp::now(),
     };
     let readiness = Readiness::new();

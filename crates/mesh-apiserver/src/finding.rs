@@ -59,6 +59,9 @@ pub enum Reason {
     PeerFiltersInvalid,
     SourceDenied,
     SourceUnreachable,
+    CustomResourcesAbsent,
+    ObjectInvalid,
+    ObjectConflict,
 }
 
 impl Reason {
@@ -86,6 +89,9 @@ impl Reason {
             Self::PeerFiltersInvalid => "peer-filters-invalid",
             Self::SourceDenied => "source-denied",
             Self::SourceUnreachable => "source-unreachable",
+            Self::CustomResourcesAbsent => "custom-resources-absent",
+            Self::ObjectInvalid => "object-invalid",
+            Self::ObjectConflict => "object-conflict",
         }
     }
 }

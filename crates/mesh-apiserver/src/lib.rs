@@ -11,6 +11,7 @@
 //! * [`hub`]: the one task that owns the exporter and writes its deltas, one revision a batch.
 //! * [`serve`]: connections: who is it, what may it read.
 //! * [`peer_filters`]: which part of the records a peer is shown.
+//! * [`resources`]: custom resources, which say what peers there are and what they are shown.
 //! * [`store`]: on disk here, or an etcd cluster that several replicas share, one of which writes.
 //! * [`app`]: command line, wiring, status page.
 //!
@@ -25,6 +26,7 @@ pub mod identity;
 pub mod index;
 pub mod object;
 pub mod peer_filters;
+pub mod resources;
 pub mod serve;
 pub mod source;
 pub mod store;

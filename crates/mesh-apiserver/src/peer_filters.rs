@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   --peer-filters FILE ─> PeerFilters ─> store: isthmus/v1/hub/filters/<peer> ─> in force, for a reader of a snapshot
-//!          file                               in_force                                      etcd_api/view
+//!   ClusterPeer objects ───┘ file, objects       in_force                                      etcd_api/view
 //! ```
 //! The store holds the filters because it knows since when: the revision that wrote a filter is to its peer what a
 //! compaction is to everybody. Older lists are not continued and older watches not resumed, whether the filter changed
@@ -12,6 +12,7 @@
 pub mod file;
 pub mod in_force;
 pub mod metrics;
+pub mod objects;
 
 use std::collections::BTreeMap;
 

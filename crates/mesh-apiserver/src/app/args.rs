@@ -9,6 +9,7 @@ use mesh_runtime::LogFormat;
 use topology::cluster::MaxClusters;
 use topology::{ClusterId, ClusterName};
 
+use crate::resources::agent_peers::{AgentPeers, SecretName};
 use crate::source::SourceSpec;
 use crate::store::StoreSpec;
 
@@ -93,9 +94,30 @@ pub struct Args {
     #[arg(long, env = "MESH_APISERVER_PEER_FILTERS")]
     pub peer_filters: Option<PathBuf>,
 
+    /// For `--source kubernetes`: Secret into which the agents' peer configuration is written from ClusterPeer objects, as
+    /// NAMESPACE/NAME; the Secrets of their `trust.secretRef` are in the same namespace [default: none is written]
+    #[arg(long, env = "MESH_APISERVER_AGENT_PEERS_SECRET")]
+    pub agent_peers_secret: Option<SecretName>,
+
+    /// For --agent-peers-secret: where agents mount it
+    #[arg(long, env = "MESH_APISERVER_AGENT_PEERS_DIR", default_value = "/etc/isthmus/peers")]
+    pub agent_peers_dir: PathBuf,
+
+    /// For --agent-peers-secret: where agents have their tls.crt, tls.key and ca.crt
+    #[arg(long, env = "MESH_APISERVER_AGENT_TLS_DIR", default_value = "/etc/isthmus/tls")]
+    pub agent_tls_dir: PathBuf,
+
     /// How log lines look
     #[arg(long, env = "MESH_APISERVER_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+impl Args {
+    /// Where the agents' peer configuration is written, if it is.
+    pub fn agent_peers(&self) -> Option<AgentPeers> {
+        let (peers_dir, tls_dir) = (self.agent_peers_dir.clone(), self.agent_tls_dir.clone());
+        Some(AgentPeers { secret: self.agent_peers_secret.clone()?, peers_dir, tls_dir })
+    }
 }
 
 fn max_clusters(text: &str) -> Result<MaxClusters, String> {

@@ -33,6 +33,8 @@ pub struct Status {
     pub clients: Clients,
     /// Why the file of peer filters does not count as it is.
     pub peer_filters: watch::Receiver<Option<Finding>>,
+    /// What is odd about custom resources, if they are followed.
+    pub resources: Option<watch::Receiver<Vec<Finding>>>,
     /// When the process started.
     pub started: Timestamp,
 }
@@ -57,6 +59,7 @@ impl Status {
             self.clients.connected().iter().map(|client| shown(client, &snapshot)).collect();
         let mut findings = report.findings;
         findings.extend(self.peer_filters.borrow().clone());
+        findings.extend(self.resources.iter().flat_map(|findings| findings.borrow().clone()));
         findings.sort();
         json!({
             "cluster": self.cluster.name,

@@ -15,8 +15,10 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::metrics::Metrics;
+use super::objects::{FromObjects, wanted};
 use super::{InvalidFilters, PeerFilters, in_force};
 use crate::finding::{Finding, Reason};
+use crate::resources::Resources;
 
 /// The operator's file, or its absence: then no peer is filtered.
 pub struct FilterFile {
@@ -27,6 +29,8 @@ pub struct FilterFile {
     changed: Arc<Notify>,
     problem: watch::Sender<Option<Finding>>,
     metrics: Metrics,
+    /// The custom resources, which have a say, too.
+    resources: Option<Resources>,
     /// Held for its life: dropping it ends the watch.
     _watcher: Option<notify::RecommendedWatcher>,
 }
@@ -78,7 +82,15 @@ impl FilterFile {
             seen = Some(bytes);
         }
         let (problem, _) = watch::channel(None);
-        Ok(Self { path, filters, seen, changed, problem, metrics, _watcher: watcher })
+        let resources = None;
+        Ok(Self { path, filters, seen, changed, problem, metrics, resources, _watcher: watcher })
+    }
+
+    /// With custom resources, which are followed while the file is, and whose filters count beside those of the file.
+    #[must_use]
+    pub fn beside(mut self, resources: Option<Resources>) -> Self {
+        self.resources = resources;
+        self
     }
 
     /// What is wrong with the file at present, for the status page.
@@ -89,34 +101,59 @@ impl FilterFile {
     /// Brings what the file says into force. To be called before anybody is served, and at the start of each term as the
     /// leader: what changed meanwhile is a change. A leader without a file leaves in force what is.
     pub async fn publish(&mut self, target: impl Into<Target>) -> Result<(), FilterFileError> {
-        let target = target.into();
-        if self.path.is_none() && matches!(target, Target::Etcd(_)) {
-            // While a file is given to one replica after another, one without it takes nothing away.
-            return Ok(());
-        }
         let publisher = Publisher::new(target, [in_force::FILTERS]);
         match self.look() {
-            Some(filters) => self.apply(filters, &publisher).await,
-            None => self.apply(self.filters.clone(), &publisher).await,
+            Some(filters) => self.take(filters, &publisher).await,
+            None => self.apply(&publisher).await,
         }
     }
 
     /// Follows the file until the future is dropped: after each event, and every ten seconds for file systems without
-    /// events. Fails if the store does.
+    /// events; and the custom resources. Fails if the store does.
     pub async fn run(&mut self, target: impl Into<Target>) -> Result<(), FilterFileError> {
         let publisher = Publisher::new(target, [in_force::FILTERS]);
-        if self.path.is_none() {
+        let Some(resources) = self.resources.clone() else {
+            return self.follow(&publisher, None).await;
+        };
+        let objects = resources.filters();
+        // Neither ends but by an error; what a dropped one has under way is made again.
+        tokio::select! {
+            ended = self.follow(&publisher, Some(objects)) => ended,
+            never = resources.run() => match never {},
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        publisher: &Publisher,
+        mut objects: Option<watch::Receiver<FromObjects>>,
+    ) -> Result<(), FilterFileError> {
+        if self.path.is_none() && objects.is_none() {
             return std::future::pending().await;
         }
         loop {
-            // A timeout is the slow poll, not a fault.
-            if timeout(POLL, self.changed.notified()).await.is_ok() {
-                // Whoever writes it in place may not be through yet.
-                sleep(SETTLE).await;
-            }
+            let said = async {
+                match &mut objects {
+                    Some(objects) => objects.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            // All arms are cancel-safe; a timeout is the slow poll, not a fault.
+            let said = tokio::select! {
+                said = said => said,
+                noticed = timeout(POLL, self.changed.notified()) => {
+                    if noticed.is_ok() {
+                        // Whoever writes it in place may not be through yet.
+                        sleep(SETTLE).await;
+                    }
+                    false
+                }
+            };
             if let Some(filters) = self.look() {
-                self.apply(filters, &publisher).await?;
+                self.take(filters, publisher).await?;
                 self.metrics.applied();
+            } else if said {
+                self.apply(publisher).await?;
             }
         }
     }
@@ -134,17 +171,31 @@ impl FilterFile {
         parsed.map_err(|problem| self.refuse(&path, &problem)).ok()
     }
 
-    async fn apply(&mut self, filters: PeerFilters, publisher: &Publisher) -> Result<(), FilterFileError> {
-        let outcome = in_force::publish(publisher, &filters).await?;
+    /// Brings what the file says now into force.
+    async fn take(&mut self, filters: PeerFilters, publisher: &Publisher) -> Result<(), FilterFileError> {
+        self.filters = filters;
+        self.apply(publisher).await?;
+        self.problem.send_replace(None);
+        Ok(())
+    }
+
+    /// Brings what the file said last and what the objects say into force.
+    async fn apply(&mut self, publisher: &Publisher) -> Result<(), FilterFileError> {
+        let objects = self.resources.as_ref().map(|resources| resources.filters().borrow().clone());
+        // While a file is given to one replica after another, one without it takes nothing away.
+        let is_told = self.path.is_some() || !publisher.store().is_mirror();
+        let wanted = wanted(&self.filters, is_told, objects.as_ref());
+        let outcome = in_force::publish(publisher, &wanted).await?;
         if outcome.written + outcome.deleted > 0 {
-            info!(revision = outcome.revision, peers = filters.peers.len(), "peer filters changed");
+            info!(revision = outcome.revision, peers = wanted.filters.peers.len(), "peer filters changed");
         }
         // They are in force all the same. Files that lack them belong to another store, whose readers list anew.
         if let Err(error) = publisher.durable(outcome.revision).await {
             warn!(error = %Chain(&error), "peer filters are in force, but not on disk");
         }
-        self.filters = filters;
-        self.problem.send_replace(None);
+        if let (Some(resources), Some(objects)) = (&self.resources, objects) {
+            resources.in_force(objects, self.filters.peers.keys().cloned().collect());
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 //! The peer `*` is everybody who has no key. A key that would no longer be needed stays until its revision is compacted:
 //! until then it alone says since when something else counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kvstore::publisher::{Outcome, PublishError};
@@ -33,6 +33,26 @@ pub struct InForce<'a> {
     pub value: Option<&'a Bytes>,
     /// The revision since when that is so. Nothing that the peer read before it continues after it.
     pub since: u64,
+}
+
+/// What the store's filters are to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// What is said.
+    pub filters: PeerFilters,
+    /// Peers of whose filter it is only known that there is one: the one in the store stays, and if there is none, they
+    /// are shown nothing.
+    pub held: BTreeSet<ClusterName>,
+    /// Whether other peers' filters in the store stay, since it is not known who else has one.
+    pub keeps_peers: bool,
+    /// Whether the default in the store stays if none is said.
+    pub keeps_default: bool,
+}
+
+impl From<&PeerFilters> for Wanted {
+    fn from(filters: &PeerFilters) -> Self {
+        Self { filters: filters.clone(), ..Self::default() }
+    }
 }
 
 /// Holds a value.
@@ -76,7 +96,7 @@ impl Peer {
 /// Brings the store's filters to what is wanted, at one revision unless they are very many. The publisher owns [`FILTERS`].
 ///
 /// What is as it was keeps its revision, so a restart disturbs nobody. Fails if the store does.
-pub async fn publish(publisher: &Publisher, wanted: &PeerFilters) -> Result<Outcome, PublishError> {
+pub async fn publish(publisher: &Publisher, wanted: &Wanted) -> Result<Outcome, PublishError> {
     let store = publisher.store();
     publisher.apply(changes(&store.snapshot(), wanted, store.is_mirror())).await
 }
@@ -87,7 +107,7 @@ pub fn publish_now(store: &kvstore::Store, wanted: &PeerFilters) -> u64 {
     use futures_util::FutureExt;
     let publisher = Publisher::new(store.clone(), [FILTERS]);
     let published =
-        publish(&publisher, wanted).now_or_never().expect("a store of this process waits for nothing");
+        publish(&publisher, &wanted.into()).now_or_never().expect("a store of this process waits for nothing");
     published.expect("published").revision
 }
 
@@ -98,15 +118,21 @@ pub fn filter(value: &[u8]) -> Option<ExportFilter> {
 }
 
 /// Other replicas may serve from before the compaction of a mirror, so none of them takes away what is needed no longer.
-fn changes(snapshot: &Snapshot, wanted: &PeerFilters, is_mirror: bool) -> Vec<Write> {
-    let own = wanted.peers.iter().map(|(name, filter)| (key(name), value(filter)));
-    let mut desired: BTreeMap<Bytes, Bytes> = own.collect();
-    if let Some(filter) = &wanted.default {
+fn changes(snapshot: &Snapshot, wanted: &Wanted, is_mirror: bool) -> Vec<Write> {
+    let own = wanted.filters.peers.iter().map(|(name, filter)| (key(name), value(filter)));
+    let held = wanted.held.iter().map(key).map(|key| {
+        let stored = snapshot.get(&key).map(|entry| &entry.value);
+        let stored = stored.filter(|value| filter(value).is_some()).cloned();
+        (key, stored.unwrap_or_else(|| value(&nothing())))
+    });
+    let mut desired: BTreeMap<Bytes, Bytes> = held.chain(own).collect();
+    if let Some(filter) = &wanted.filters.default {
         desired.insert(Bytes::from_static(EVERYBODY.as_bytes()), value(filter));
     }
     let mut changes = Vec::new();
     for entry in snapshot.range(&KeyRange::prefix(FILTERS)) {
-        if desired.contains_key(&entry.key) {
+        let stays = if entry.key == EVERYBODY { wanted.keeps_default } else { wanted.keeps_peers };
+        if stays || desired.contains_key(&entry.key) {
             continue;
         }
         let nothing = if entry.key == EVERYBODY { EVERYTHING } else { INHERITS };
@@ -120,6 +146,12 @@ fn changes(snapshot: &Snapshot, wanted: &PeerFilters, is_mirror: bool) -> Vec<Wr
     let differs = |(key, value): &(Bytes, Bytes)| snapshot.get(key).is_none_or(|entry| entry.value != *value);
     changes.extend(desired.into_iter().filter(differs).map(|(key, value)| Write::Put { key, value }));
     changes
+}
+
+/// The filter that hides all that filters can hide.
+pub fn nothing() -> ExportFilter {
+    let filter = serde_json::from_str(r#"{"namespaces":{"exclude":["*"]},"services":{"exclude":["*/*"]}}"#);
+    filter.expect("the language of filters")
 }
 
 fn key(name: &ClusterName) -> Bytes {
@@ -224,6 +256,31 @@ mod tests {
         assert_eq!(world.publish("peers: {}"), 5);
         world.check("tokyo", None, 5);
         world.check("", None, 5);
+    }
+
+    #[test]
+    fn what_is_not_known_stays_and_nothing_is_shown_by_mistake() {
+        let world = World::new();
+        world.publish(&format!("{{peers: {{tokyo: {SHOP}, lima: {SHOP}}}, default: {BANK}}}"));
+        let publish = |wanted: &Wanted| {
+            use futures_util::FutureExt;
+            let publisher = Publisher::new(world.0.clone(), [FILTERS]);
+            publish(&publisher, wanted).now_or_never().expect("at once").expect("published").revision
+        };
+        assert_eq!(publish(&Wanted { keeps_peers: true, keeps_default: true, ..Wanted::default() }), 2);
+        assert_eq!(publish(&Wanted { keeps_peers: true, ..Wanted::default() }), 3);
+        world.check("tokyo", Some("shop"), 2);
+        world.check("", None, 3);
+        let names = ["tokyo", "oslo"].map(|name| name.parse().expect("a name"));
+        assert_eq!(publish(&Wanted { held: names.into(), ..Wanted::default() }), 4);
+        world.check("tokyo", Some("shop"), 2);
+        world.check("lima", None, 4);
+        let snapshot = world.0.snapshot();
+        let oslo = Peer::named(&"oslo".parse().expect("a name"))
+            .in_force(&snapshot)
+            .value
+            .and_then(|value| filter(value));
+        assert_eq!(oslo, Some(nothing()));
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl<K: Kept> Follower<K> {
 /// Pauses between failures: longer each time, with jitter, so that hubs do not come back together. A failure after a while
 /// in which nothing failed is the first again: some balancers cut every connection once a minute.
 #[derive(Debug)]
-struct Pause {
+pub(crate) struct Pause {
     failures: u32,
     /// When the last pause was over.
     over: Instant,
@@ -225,11 +225,11 @@ impl Default for Pause {
 }
 
 impl Pause {
-    fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         if Instant::now() > self.over + QUIET {
             self.failures = 0;
         }
