@@ -87,8 +87,14 @@ impl Ground {
 
     /// A hub that follows the API server, with its store in a folder of this name.
     pub(crate) fn hub(&self, data: &str) -> Result<Hub> {
+        self.hub_with(data, Vec::new())
+    }
+
+    /// A hub that follows the API server, with flags of its own.
+    pub(crate) fn hub_with(&self, data: &str, flags: Vec<String>) -> Result<Hub> {
         let kubeconfig = format!("--kubeconfig={}", self.api.kubeconfig().display());
-        self.start(data, vec!["--source=kubernetes".to_owned(), kubeconfig])
+        let source = vec!["--source=kubernetes".to_owned(), kubeconfig];
+        self.start(data, source.into_iter().chain(flags).collect())
     }
 
     /// One of several hubs that follow the API server, on one etcd.
@@ -320,6 +326,18 @@ impl Hub {
 /// The values alone.
 pub(crate) fn values(records: &Records) -> BTreeMap<&str, &str> {
     records.iter().map(|(key, record)| (key.as_str(), record.value.as_str())).collect()
+}
+
+/// A digest of keys, values and the revisions of their last change.
+pub(crate) fn digest(records: &Records) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for (key, record) in records {
+        for text in [key, &record.value, &record.changed.to_string()] {
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text.as_bytes());
+        }
+    }
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn of(client: &Client, object: &Value) -> Result<(Api<DynamicObject>, String)> {

@@ -3,6 +3,7 @@
 
 mod ground;
 mod objects;
+mod rules;
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use e2e::kube_api::{Fault, KubeApi, Requests, SmallOptions};
 use e2e::status::{expect_finding, has_finding};
 use serde_json::{Value, json};
 
-use self::ground::{Ground, Records, values};
+use self::ground::{Ground, Records, digest, values};
 use self::objects::{cluster, node, pod, service, slice};
 
 const SERVICES: &str = "cilium/state/services/v1/paris/shop/";
@@ -344,4 +345,46 @@ async fn another_leader_lists_anew_and_writes_nothing_anew() -> Result<()> {
         ensure!(seen.get(key) == Some(record), "{key} was {record:?}, is {:?}", seen.get(key));
     }
     ground.nothing_unsupported()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_and_a_failover_publish_the_same_digest() -> Result<()> {
+    let ground = Ground::over(KubeApi::start().await?)?;
+    ground.apply(cluster()).await?;
+    let mut hub = ground.hub("restarted")?;
+    hub.ready().await?;
+    let before = digest(&hub.records().await?);
+    for _ in 0..2 {
+        hub.kill().await?;
+        hub.start()?;
+        hub.ready().await?;
+        // A change after the restart shows that it has begun to write: nothing else may have been written until then.
+        ground.apply([service("marker", "10.96.1.99")]).await?;
+        hub.publishes("the change", |records| has(records, &format!("{SERVICES}marker"))).await?;
+        ground.delete(&service("marker", "10.96.1.99")).await?;
+        let after =
+            hub.publishes("its end", |records| lacks(records, &format!("{SERVICES}marker"))).await?;
+        assert_eq!(digest(&after), before, "{after:#?}");
+    }
+
+    let etcd = ground.etcd()?;
+    let mut leader = ground.replica("first", &etcd)?;
+    leader.ready().await?;
+    let mut standby = ground.replica("second", &etcd)?;
+    standby.ready().await?;
+    let before = digest(&leader.records().await?);
+    for number in 0..2 {
+        leader.kill().await?;
+        ground.apply([service("marker", "10.96.1.99")]).await?;
+        standby.publishes("the change", |records| has(records, &format!("{SERVICES}marker"))).await?;
+        ground.delete(&service("marker", "10.96.1.99")).await?;
+        let after =
+            standby.publishes("its end", |records| lacks(records, &format!("{SERVICES}marker"))).await?;
+        assert_eq!(digest(&after), before, "fail-over {number}: {after:#?}");
+        // The other way round.
+        leader.start()?;
+        leader.ready().await?;
+        std::mem::swap(&mut leader, &mut standby);
+    }
+    Ok(())
 }
