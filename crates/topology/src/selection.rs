@@ -167,7 +167,7 @@ pub fn select(affinity: Affinity, candidates: &[Candidate]) -> Vec<Reason> {
 
 /// True if a frontend port of this name may use a backend port of these names: only where both sides name
 /// their ports must a name match.
-fn port_matches(frontend: &str, backend: &[String]) -> bool {
+pub fn port_matches(frontend: &str, backend: &[String]) -> bool {
     frontend.is_empty() || backend.is_empty() || backend.iter().any(|name| name == frontend)
 }
 

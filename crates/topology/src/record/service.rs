@@ -89,6 +89,8 @@ pub struct RemoteBackend {
     pub port_names: Vec<String>,
     /// The zone that it is in, if known.
     pub zone: Option<String>,
+    /// The name that it has within the service, if it has one: pods of headless services do.
+    pub hostname: Option<String>,
 }
 
 impl ServiceValue {
@@ -119,6 +121,7 @@ impl RemoteService {
         for (text, ports) in &value.backends {
             let address = address("backends", text)?;
             let zone = value.zones.get(text).map(|z| z.zone.clone()).filter(|z| !z.is_empty());
+            let hostname = value.hostnames.get(text).filter(|name| !name.is_empty());
             for (port_name, port) in ports {
                 let backend =
                     backends.entry((address, port.port, port.protocol)).or_insert_with(|| RemoteBackend {
@@ -127,6 +130,7 @@ impl RemoteService {
                         protocol: port.protocol,
                         port_names: Vec::new(),
                         zone: zone.clone(),
+                        hostname: hostname.cloned(),
                     });
                 if !port_name.is_empty() {
                     backend.port_names.push(port_name.clone());
