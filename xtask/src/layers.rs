@@ -21,7 +21,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     // level 2
     ("peering", &["topology", "mesh-runtime", "pki", "kvstore"]),
     // level 3
-    ("mesh-apiserver", &["topology", "mesh-runtime", "pki", "kvstore", "mesh-resources"]),
+    ("mesh-apiserver", &["topology", "mesh-runtime", "pki", "kvstore", "mesh-resources", "peering"]),
     ("mesh-agent", &["topology", "mesh-runtime", "ebpf-types", "ebpf-loader", "peering"]),
     ("meshctl", &["topology", "pki", "mesh-resources"]),
     // level 4: daemons only as child processes

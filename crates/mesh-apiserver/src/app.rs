@@ -1,6 +1,7 @@
 //! The process: command line, wiring, status page.
 
 pub mod args;
+mod mirroring;
 pub mod status;
 
 use std::net::SocketAddr;
@@ -13,17 +14,20 @@ use axum::Router;
 use kvstore::etcd::Follower;
 use kvstore::{Store, StoreOptions};
 use mesh_runtime::{Admin, AdminPages, Readiness, Shutdown, TaskSet};
+use peering::directory::Directory;
 use pki::server::Acceptor;
 use pki::{Credentials, Files, LiveCredentials, Reloader};
 use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 
 pub use self::args::Args;
+use self::mirroring::Mirroring;
 use self::status::Status;
 use crate::etcd_api::{Calls, Limits, Views};
 use crate::export::Cluster;
 use crate::hub::{self, Hub};
 use crate::peer_filters::{self, file::FilterFile};
+use crate::remote_slices::RemoteSlices;
 use crate::resources::Resources;
 use crate::serve::clients::Clients;
 use crate::serve::notices::Notices;
@@ -47,6 +51,7 @@ pub struct Bound {
 /// Holds what the tasks will own.
 struct Parts {
     feed: Feed,
+    mirroring: Option<(Directory, RemoteSlices)>,
     store: Store,
     server: Server,
     service: Service,
@@ -92,6 +97,8 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let resources = (args.source == SourceSpec::Kubernetes)
         .then(|| Resources::new(access.clone(), &cluster, args.agent_peers()));
     let filters = filters.beside(resources.clone());
+    let mirroring = Mirroring::of(&args, &access, &mut registry).await?;
+    let teller = mirroring.as_ref().map(|mirroring| mirroring.teller.clone());
     let origin = Origin::new(&args.source, access, &mut registry);
     let source = origin.open().await?;
     let server =
@@ -111,7 +118,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             let store = open_embedded(directory).await?;
             let mut filters = filters;
             filters.publish(store.clone()).await?;
-            let hub = Hub::new(cluster.clone(), store.clone(), metrics);
+            let hub = Hub::new(cluster.clone(), store.clone(), metrics).telling(teller);
             let report = hub.report();
             (store, Feed::Hub { hub: Box::new(hub), source, filters: Box::new(filters) }, report, None)
         }
@@ -125,6 +132,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             let name = args.replica_name.clone();
             let name = name.unwrap_or_else(|| replica_name(server.address()));
             let replica = Replica::new(cluster.clone(), origin, etcd.clone(), &name, metrics, filters);
+            let replica = replica.telling(teller);
             let (report, shared) = (replica.report(), replica.shared(&name));
             let feed = Feed::Replica {
                 replica: Box::new(replica),
@@ -134,6 +142,8 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             (etcd.mirror().clone(), feed, report, Some(shared))
         }
     };
+    let leads = shared.as_ref().map(|shared| shared.leads.clone());
+    let mirroring = mirroring.map(|mirroring| mirroring.begin(leads));
     kvstore::metrics::register(&store, &mut registry);
     let service = Service {
         cluster: cluster.name.clone(),
@@ -158,13 +168,25 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
         clients,
         peer_filters: filter_problem,
         resources: resources.map(|resources| resources.findings()),
+        remote_slices: mirroring.as_ref().map(|(_, slices)| slices.report()),
         started: jiff::Timestamp::now(),
     };
     let readiness = Readiness::new();
     Ok(Bound {
         hub_address: server.address(),
         admin_address: admin.address(),
-        parts: Parts { feed, store, server, service, reloader, admin, registry, readiness, status },
+        parts: Parts {
+            feed,
+            mirroring,
+            store,
+            server,
+            service,
+            reloader,
+            admin,
+            registry,
+            readiness,
+            status,
+        },
         shutdown,
     })
 }
@@ -172,7 +194,8 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
 impl Bound {
     /// Runs until the shutdown is requested. Fails if a task does.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Parts { feed, store, server, service, reloader, admin, registry, readiness, status } = self.parts;
+        let Parts { feed, mirroring, store, server, service, reloader, admin, registry, readiness, status } =
+            self.parts;
         let shutdown = self.shutdown;
         info!(
             cluster = %status.cluster.name,
@@ -224,6 +247,20 @@ impl Bound {
                     tasks.spawn("store certificates", follow_files(*reloader, until));
                 }
             }
+        }
+        if let Some((directory, slices)) = mirroring {
+            let (until, over) = (shutdown.clone(), shutdown.clone());
+            tasks.spawn("peers", async move {
+                // Dropping it ends the connections.
+                tokio::select! {
+                    ended = directory.run() => ended.context("follow the peers"),
+                    () = until.requested() => Ok(()),
+                }
+            });
+            tasks.spawn("endpoint slices", async move {
+                slices.run(over).await;
+                Ok(())
+            });
         }
         tasks.spawn("api", server.serve(service, shutdown.clone()));
         tasks.spawn("admin", admin.serve(pages, shutdown.clone()));

@@ -62,6 +62,10 @@ pub enum Reason {
     CustomResourcesAbsent,
     ObjectInvalid,
     ObjectConflict,
+    PeerUnusable,
+    SlicesNotWritten,
+    SlicesForeign,
+    AffinityNotKept,
 }
 
 impl Reason {
@@ -92,6 +96,10 @@ impl Reason {
             Self::CustomResourcesAbsent => "custom-resources-absent",
             Self::ObjectInvalid => "object-invalid",
             Self::ObjectConflict => "object-conflict",
+            Self::PeerUnusable => "peer-unusable",
+            Self::SlicesNotWritten => "slices-not-written",
+            Self::SlicesForeign => "slices-foreign",
+            Self::AffinityNotKept => "affinity-not-kept",
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::finding::{Finding, Severity};
 use crate::identity::Allocator;
 use crate::identity::allocator::ALLOCATIONS;
 use crate::object::ObjectKind;
+use crate::remote_slices::own::Teller;
 use crate::source::{Source, SourceEvent, SourceStatus, SourceUpdate};
 
 /// Keeps the store in step with the source.
@@ -52,6 +53,8 @@ pub struct Hub {
     withheld: Withheld,
     /// Canaries have not been written since they were last due.
     unannounced: bool,
+    /// Who is told of the own services, besides the store.
+    teller: Option<Teller>,
     report: watch::Sender<Report>,
     metrics: Metrics,
 }
@@ -90,6 +93,7 @@ impl Hub {
             missing,
             withheld,
             unannounced: true,
+            teller: None,
             report,
             metrics,
         }
@@ -99,6 +103,13 @@ impl Hub {
     #[must_use]
     pub fn reporting(self, report: watch::Sender<Report>) -> Self {
         Self { report, ..self }
+    }
+
+    /// Tells of the own services, besides publishing them.
+    #[must_use]
+    pub fn telling(self, teller: Option<Teller>) -> Self {
+        teller.iter().for_each(Teller::begin);
+        Self { teller, ..self }
     }
 
     /// What the status page shows of the hub.
@@ -158,6 +169,8 @@ impl Hub {
             self.missing = missing;
             self.unannounced = true;
         }
+        let all = matches!(objects, SourceEvent::Reset(_));
+        let touched = self.teller.as_ref().map(|teller| teller.touched(&objects, self.exporter.index()));
         let (published, delta) = match objects {
             SourceEvent::Unread => return self.tell(findings, status),
             SourceEvent::Changes(changes) if changes.is_empty() && !arrived => {
@@ -173,6 +186,11 @@ impl Hub {
                 (self.publish(&delta, extent).await, delta)
             }
         };
+        if let (Some(teller), Some(touched)) = (&self.teller, touched) {
+            let of_services = [ObjectKind::Service, ObjectKind::EndpointSlice];
+            let complete = of_services.iter().all(|kind| !self.missing.contains(kind));
+            teller.tell(touched, all, self.exporter.index(), complete);
+        }
         let outcome = match published {
             Err(HubError::Publish(error)) if error.is_disk() => {
                 if !std::mem::replace(&mut self.behind, true) {

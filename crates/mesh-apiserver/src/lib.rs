@@ -12,6 +12,7 @@
 //! * [`serve`]: connections: who is it, what may it read.
 //! * [`peer_filters`]: which part of the records a peer is shown.
 //! * [`resources`]: custom resources, which say what peers there are and what they are shown.
+//! * [`remote_slices`]: endpoint slices of other clusters' backends, written into the own cluster.
 //! * [`store`]: on disk here, or an etcd cluster that several replicas share, one of which writes.
 //! * [`app`]: command line, wiring, status page.
 //!
@@ -26,6 +27,7 @@ pub mod identity;
 pub mod index;
 pub mod object;
 pub mod peer_filters;
+pub mod remote_slices;
 pub mod resources;
 pub mod serve;
 pub mod source;

@@ -362,8 +362,7 @@ async fn a_restart_and_a_failover_publish_the_same_digest() -> Result<()> {
         ground.apply([service("marker", "10.96.1.99")]).await?;
         hub.publishes("the change", |records| has(records, &format!("{SERVICES}marker"))).await?;
         ground.delete(&service("marker", "10.96.1.99")).await?;
-        let after =
-            hub.publishes("its end", |records| lacks(records, &format!("{SERVICES}marker"))).await?;
+        let after = hub.publishes("its end", |records| lacks(records, &format!("{SERVICES}marker"))).await?;
         assert_eq!(digest(&after), before, "{after:#?}");
     }
 

@@ -9,6 +9,7 @@ use mesh_runtime::LogFormat;
 use topology::cluster::MaxClusters;
 use topology::{ClusterId, ClusterName};
 
+use crate::remote_slices::Profile;
 use crate::resources::agent_peers::{AgentPeers, SecretName};
 use crate::source::SourceSpec;
 use crate::store::StoreSpec;
@@ -106,6 +107,23 @@ pub struct Args {
     /// For --agent-peers-secret: where agents have their tls.crt, tls.key and ca.crt
     #[arg(long, env = "MESH_APISERVER_AGENT_TLS_DIR", default_value = "/etc/isthmus/tls")]
     pub agent_tls_dir: PathBuf,
+    /// Folder of ClusterMesh client configurations, a file a peer, its name the peer's: other clusters' hubs, whose backends
+    /// the hub writes into endpoint slices of its own cluster (docs/endpoint-slices.md); watched. Needs `--source kubernetes`
+    #[arg(long, env = "MESH_APISERVER_PEERS")]
+    pub peers: Option<PathBuf>,
+
+    /// Who balances in this cluster, which says which services get such slices
+    #[arg(long, env = "MESH_APISERVER_PROFILE", value_enum, default_value_t)]
+    pub profile: Profile,
+
+    /// Endpoints of such a slice, 1 to 1000
+    #[arg(
+        long,
+        env = "MESH_APISERVER_ENDPOINTS_PER_SLICE",
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
+    pub endpoints_per_slice: u16,
 
     /// How log lines look
     #[arg(long, env = "MESH_APISERVER_LOG_FORMAT", value_enum, default_value_t)]
@@ -154,7 +172,12 @@ mod tests {
         let kubernetes =
             args(&["--kubeconfig", "/k", "--kube-context", "c"]).expect("flags of the API server");
         assert_eq!(kubernetes.kube_context.as_deref(), Some("c"));
+        assert_eq!((parsed.profile, parsed.endpoints_per_slice), (Profile::Agents, 100));
+        let agentless = args(&["--profile", "agentless", "--peers", "/p"]).expect("a profile");
+        assert_eq!(agentless.profile, Profile::Agentless);
         for bad in [
+            ["--endpoints-per-slice", "0"],
+            ["--profile", "kube-proxy"],
             ["--cluster-id", "0"],
             ["--max-connected-clusters", "300"],
             ["--source", "etcd:x"],

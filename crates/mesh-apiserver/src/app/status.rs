@@ -11,6 +11,7 @@ use crate::export::Cluster;
 use crate::finding::Finding;
 use crate::hub::report::Report;
 use crate::peer_filters::in_force;
+use crate::remote_slices;
 use crate::serve::clients::{Client, Clients};
 use crate::store::replica::Shared;
 
@@ -35,6 +36,8 @@ pub struct Status {
     pub peer_filters: watch::Receiver<Option<Finding>>,
     /// What is odd about custom resources, if they are followed.
     pub resources: Option<watch::Receiver<Vec<Finding>>>,
+    /// The slices of other clusters' backends, if there are to be any.
+    pub remote_slices: Option<watch::Receiver<remote_slices::report::Report>>,
     /// When the process started.
     pub started: Timestamp,
 }
@@ -60,6 +63,8 @@ impl Status {
         let mut findings = report.findings;
         findings.extend(self.peer_filters.borrow().clone());
         findings.extend(self.resources.iter().flat_map(|findings| findings.borrow().clone()));
+        let remote_slices = self.remote_slices.as_ref().map(|report| report.borrow().clone());
+        findings.extend(remote_slices.iter().flat_map(|report| &report.findings).cloned());
         findings.sort();
         json!({
             "cluster": self.cluster.name,
@@ -92,6 +97,7 @@ impl Status {
             },
             "clients": clients,
             "refused": self.clients.lately_refused(),
+            "remoteSlices": remote_slices,
             "findings": findings,
         })
     }

@@ -11,6 +11,8 @@ pub const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-ser
 pub const SHARED: [&str; 2] = ["service.cilium.io/shared", "io.cilium/shared-service"];
 /// The annotation that prefers some backends, and its older name.
 pub const AFFINITY: [&str; 2] = ["service.cilium.io/affinity", "io.cilium/service-affinity"];
+/// The annotation that asks for endpoint slices of other clusters' backends, or for none.
+pub const SYNC_SLICES: &str = "service.cilium.io/global-sync-endpoint-slices";
 
 /// How the annotations of services begin that the hub reads, or may come to read: a source need not keep others.
 const READ: [&str; 5] =
@@ -72,6 +74,20 @@ impl Sharing {
         };
         Self { global, shared, affinity: if global { affinity } else { Affinity::None } }
     }
+}
+
+/// Whether a service asks for endpoint slices of other clusters' backends, where it says anything about it. A value that
+/// is not true in any case of letters is false.
+pub fn asks_for_slices(service: &Service) -> Option<bool> {
+    let text = service.metadata.annotations.as_ref()?.get(SYNC_SLICES)?;
+    Some(text.eq_ignore_ascii_case("true"))
+}
+
+/// Whether a service is global by the main name of the annotation: for endpoint slices the older one does not count
+/// (Cilium `pkg/clustermesh/endpointslicesync`).
+pub fn is_global_by_main_name(service: &Service) -> bool {
+    let annotations = service.metadata.annotations.as_ref();
+    annotations.and_then(|map| map.get(GLOBAL[0])).is_some_and(|text| text.eq_ignore_ascii_case("true"))
 }
 
 fn value<'a>(service: &'a Service, names: [&'static str; 2]) -> Option<(&'static str, &'a str)> {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use topology::block::parse_address;
 use topology::record::Protocol;
 use topology::record::local::ServicePort;
@@ -15,11 +16,11 @@ use super::Cluster;
 use crate::finding::{Finding, Reason};
 
 /// The label that marks a service as headless, with any value.
-const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// The label that says who writes a slice.
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The controller that writes slices for remote backends: those are other clusters' to publish.
-const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
+pub const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
 
 /// The value that peers read. It is written for a service that is global and shared, in a namespace that takes
 /// part; `internalTrafficPolicy: Local` does not keep it back, as in stock: it speaks of clients in this cluster.
@@ -127,8 +128,13 @@ pub fn is_external_name(service: &Service) -> bool {
 
 /// Whether a slice holds the own cluster's backends.
 pub fn is_exported(slice: &EndpointSlice) -> bool {
-    let label = slice.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
-    label.is_none_or(|controller| controller != MESH_CONTROLLER)
+    !is_of_mesh(&slice.metadata)
+}
+
+/// Whether a slice holds backends of other clusters, by the metadata of the slice.
+pub fn is_of_mesh(metadata: &ObjectMeta) -> bool {
+    let label = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    label.is_some_and(|controller| controller == MESH_CONTROLLER)
 }
 
 /// The ports of a slice, by name. One without a number stands for all ports and is not published.

@@ -106,8 +106,9 @@ pub async fn publish(publisher: &Publisher, wanted: &Wanted) -> Result<Outcome, 
 pub fn publish_now(store: &kvstore::Store, wanted: &PeerFilters) -> u64 {
     use futures_util::FutureExt;
     let publisher = Publisher::new(store.clone(), [FILTERS]);
-    let published =
-        publish(&publisher, &wanted.into()).now_or_never().expect("a store of this process waits for nothing");
+    let published = publish(&publisher, &wanted.into())
+        .now_or_never()
+        .expect("a store of this process waits for nothing");
     published.expect("published").revision
 }
 

@@ -209,7 +209,12 @@ fn judge_policy(raw: &Raw<FailoverPolicy>, key: &Key, older: &[(Key, &FailoverPo
     let policy = match &raw.object {
         Ok(policy) => policy,
         Err(why) => {
-            return Statement::new(ACCEPTED, false, "Invalid", format!("the object has another shape: {why}"));
+            return Statement::new(
+                ACCEPTED,
+                false,
+                "Invalid",
+                format!("the object has another shape: {why}"),
+            );
         }
     };
     if let Err(error) = policy.check() {

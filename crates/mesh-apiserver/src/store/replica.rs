@@ -16,6 +16,7 @@ use crate::hub::Hub;
 use crate::hub::metrics::Metrics;
 use crate::hub::report::Report;
 use crate::peer_filters::file::FilterFile;
+use crate::remote_slices::own::Teller;
 use crate::source::Origin;
 
 /// The key that the leader holds; its value names the replica. STABLE FORMAT: replicas of two versions must agree.
@@ -77,6 +78,7 @@ pub struct Replica {
     filters: Mutex<FilterFile>,
     report: watch::Sender<Report>,
     leads: watch::Sender<bool>,
+    teller: Option<Teller>,
 }
 
 /// What the status page shows of the etcd behind the store.
@@ -104,7 +106,23 @@ impl Replica {
     ) -> Self {
         let contender = Contender::new(etcd.clone(), Bytes::from_static(LEADER.as_bytes()), name);
         let (report, leads) = (watch::Sender::new(Report::default()), watch::Sender::new(false));
-        Self { cluster, origin, etcd, contender, metrics, filters: Mutex::new(filters), report, leads }
+        Self {
+            cluster,
+            origin,
+            etcd,
+            contender,
+            metrics,
+            filters: Mutex::new(filters),
+            report,
+            leads,
+            teller: None,
+        }
+    }
+
+    /// Tells of the own services while it leads.
+    #[must_use]
+    pub fn telling(self, teller: Option<Teller>) -> Self {
+        Self { teller, ..self }
     }
 
     /// What the status page shows of the hub; of one that has never led, nothing.
@@ -173,7 +191,7 @@ impl Replica {
         filters.publish(fence.clone()).await.map_err(|error| Chain(&error).to_string())?;
         // It takes the allocations of identities from the mirror, which holds all that earlier leaders wrote.
         let hub = Hub::new(self.cluster.clone(), fence.clone(), self.metrics.clone());
-        let hub = hub.reporting(self.report.clone());
+        let hub = hub.reporting(self.report.clone()).telling(self.teller.clone());
         // What is dropped here may leave a transaction under way; it counts only while the term lasts.
         tokio::select! {
             ended = hub.run(source, None, shutdown.clone()) => ended.map_err(|error| Chain(&error).to_string()),

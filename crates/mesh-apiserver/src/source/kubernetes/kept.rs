@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::export::{annotation, namespace};
+use crate::export::{annotation, namespace, service};
 use crate::object::{Body, Object, ObjectKind};
 
 /// A kind that is followed.
@@ -153,7 +153,9 @@ impl Kept for Service {
     const KIND: ObjectKind = ObjectKind::Service;
 
     fn keep(self) -> Body {
-        let mut metadata = named(self.metadata);
+        // What is written for a service names it as its owner.
+        let uid = self.metadata.uid.clone();
+        let mut metadata = ObjectMeta { uid, ..named(self.metadata) };
         if let Some(annotations) = &mut metadata.annotations {
             annotations.retain(|name, _| annotation::is_read(name));
         }
@@ -167,7 +169,17 @@ impl Kept for EndpointSlice {
     fn keep(self) -> Body {
         // Labels and annotations of slices are published.
         let mut slice = self;
-        slice.metadata = named(slice.metadata);
+        let metadata = std::mem::take(&mut slice.metadata);
+        slice.metadata = match service::is_of_mesh(&metadata) {
+            false => named(metadata),
+            // One that this hub may have written, and may write again.
+            true => ObjectMeta {
+                uid: metadata.uid.clone(),
+                resource_version: metadata.resource_version.clone(),
+                owner_references: metadata.owner_references.clone(),
+                ..named(metadata)
+            },
+        };
         for endpoint in slice.endpoints.iter_mut().flatten() {
             endpoint.target_ref = None;
         }
