@@ -14,6 +14,7 @@ use e2e::authority::{Authority, Enrolment, Role};
 use e2e::eventually;
 use e2e::http::{self, Url};
 use e2e::kube_api::{Fault, KubeApi, SmallApi, SmallOptions};
+use e2e::peer_config::hub_name;
 use e2e::programs::Programs;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -32,7 +33,14 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 pub(crate) struct Ground {
     dir: tempfile::TempDir,
     programs: Programs,
+    authority: Authority,
     api: KubeApi,
+}
+
+/// Another cluster: a hub of a folder of manifests.
+pub(crate) struct Peer {
+    pub(crate) hub: Hub,
+    folder: PathBuf,
 }
 
 /// A hub; killed when dropped, and when the test is.
@@ -75,14 +83,53 @@ impl Ground {
         programs.ensure_daemons(&["mesh-apiserver", "meshctl"])?;
         let dir = tempfile::Builder::new().prefix("isthmus-kubernetes-source-").tempdir()?;
         let authority = Authority::init(&programs.daemon("meshctl")?, &dir.path().join("authority"))?;
-        let passport = dir.path().join("paris");
-        let mut enrolment = Enrolment::of_lab_cluster("paris", 1);
+        let ground = Self { dir, programs, authority, api };
+        ground.enrol("paris", 1, &[(Role::Hub, "hub"), (Role::Admin, "admin"), (Role::Remote, "remote")])?;
+        fs::create_dir(ground.peers())?;
+        Ok(ground)
+    }
+
+    fn enrol(&self, cluster: &str, id: u8, leaves: &[(Role, &str)]) -> Result<()> {
+        let passport = self.dir.path().join(cluster);
+        let mut enrolment = Enrolment::of_lab_cluster(cluster, id);
         enrolment.hub_addresses = vec![Ipv4Addr::LOCALHOST.to_string()];
-        authority.enroll(&enrolment, &passport)?;
-        for (role, name) in [(Role::Hub, "hub"), (Role::Admin, "admin")] {
-            authority.leaf(&passport, role, "n1", &dir.path().join(name))?;
+        self.authority.enroll(&enrolment, &passport)?;
+        for (role, name) in leaves {
+            self.authority.leaf(&passport, *role, "n1", &self.dir.path().join(name))?;
         }
-        Ok(Self { dir, programs, api })
+        Ok(())
+    }
+
+    /// The folder of the peers' configurations.
+    pub(crate) fn peers(&self) -> PathBuf {
+        self.dir.path().join("peers")
+    }
+
+    /// Another cluster, which paris is told of.
+    pub(crate) async fn peer(&self, name: &str, id: u8) -> Result<Peer> {
+        let (tls, admin) = (format!("{name}-hub"), format!("{name}-admin"));
+        self.enrol(name, id, &[(Role::Hub, &tls), (Role::Admin, &admin)])?;
+        let folder = self.dir.path().join(format!("{name}-manifests"));
+        fs::create_dir(&folder)?;
+        let source = vec![format!("--source=manifests:{}", folder.display())];
+        let hub = self.start_as((name, id), (&tls, &admin), &format!("{name}-data"), source)?;
+        let peer = Peer { hub, folder };
+        peer.hub.ready().await?;
+        self.tell_of(name, &peer)?;
+        Ok(peer)
+    }
+
+    /// Writes a peer's configuration, in ClusterMesh's layout.
+    pub(crate) fn tell_of(&self, name: &str, peer: &Peer) -> Result<()> {
+        let (host, port, tls) = (hub_name(name), peer.hub.api, self.dir.path().join("remote"));
+        let tls = tls.display();
+        let text = format!(
+            "endpoints:\n- https://{host}:{port}\ntrusted-ca-file: {tls}/ca.crt\ncert-file: {tls}/tls.crt\n\
+             key-file: {tls}/tls.key\ncilium-host-aliases:\n- hostname: {host}\n  ips: [127.0.0.1]\n"
+        );
+        let temporary = self.dir.path().join(format!("{name}.tmp"));
+        fs::write(&temporary, text)?;
+        fs::rename(temporary, self.peers().join(name)).context("tell of a peer")
     }
 
     /// A hub that follows the API server, with its store in a folder of this name.
@@ -99,10 +146,16 @@ impl Ground {
 
     /// One of several hubs that follow the API server, on one etcd.
     pub(crate) fn replica(&self, name: &str, etcd: &Etcd) -> Result<Hub> {
+        self.replica_with(name, etcd, Vec::new())
+    }
+
+    /// The same, with flags of its own.
+    pub(crate) fn replica_with(&self, name: &str, etcd: &Etcd, flags: Vec<String>) -> Result<Hub> {
         let kubeconfig = format!("--kubeconfig={}", self.api.kubeconfig().display());
         let store = format!("--store=etcd:http://{}", loopback(etcd.port));
         let name_flag = format!("--replica-name={name}");
-        self.start(name, vec!["--source=kubernetes".to_owned(), kubeconfig, store, name_flag])
+        let source = vec!["--source=kubernetes".to_owned(), kubeconfig, store, name_flag];
+        self.start(name, source.into_iter().chain(flags).collect())
     }
 
     /// An etcd of its own, on loopback without TLS.
@@ -151,19 +204,43 @@ impl Ground {
         self.start(data, vec![format!("--source=manifests:{}", folder.display())])
     }
 
+    /// The slices of other clusters' backends, by name.
+    pub(crate) async fn remote_slices(&self) -> Result<BTreeMap<String, Value>> {
+        let resource =
+            ApiResource::from_gvk(&GroupVersionKind::gvk("discovery.k8s.io", "v1", "EndpointSlice"));
+        let all = Api::<DynamicObject>::all_with(self.client().await?, &resource);
+        let ours = ListParams::default().labels("multicluster.kubernetes.io/source-cluster");
+        let mut slices = BTreeMap::new();
+        for slice in all.list(&ours).await?.items {
+            slices.insert(slice.metadata.name.clone().unwrap_or_default(), serde_json::to_value(slice)?);
+        }
+        Ok(slices)
+    }
+
     fn start(&self, data: &str, source: Vec<String>) -> Result<Hub> {
+        self.start_as(("paris", 1), ("hub", "admin"), data, source)
+    }
+
+    /// Starts the hub of a cluster, by name and id, with its certificate and that of its administrator.
+    fn start_as(
+        &self,
+        (cluster, id): (&str, u8),
+        (tls, admin_tls): (&str, &str),
+        data: &str,
+        source: Vec<String>,
+    ) -> Result<Hub> {
         let (api, admin) = (free_port()?, free_port()?);
         let path = |name: &str| self.dir.path().join(name);
         let args = [
-            ("cluster-name", "paris".to_owned()),
-            ("cluster-id", "1".to_owned()),
+            ("cluster-name", cluster.to_owned()),
+            ("cluster-id", id.to_string()),
             ("data-dir", path(data).display().to_string()),
-            ("tls-dir", path("hub").display().to_string()),
+            ("tls-dir", path(tls).display().to_string()),
             ("listen", loopback(api).to_string()),
             ("admin-listen", loopback(admin).to_string()),
         ];
         let args = args.map(|(flag, value)| format!("--{flag}={value}")).into_iter().chain(source).collect();
-        let (tls, ca) = (path("admin"), path("hub").join("ca.crt"));
+        let (tls, ca) = (path(admin_tls), path(tls).join("ca.crt"));
         let log = path(&format!("{data}.log"));
         let program = self.programs.daemon("mesh-apiserver")?;
         let mut hub = Hub { args, program, tls, ca, log, api, admin, child: None };
@@ -222,6 +299,16 @@ impl Ground {
         let unsupported = small.requests().unsupported;
         ensure!(unsupported.is_empty(), "unsupported requests: {unsupported:#?}");
         Ok(())
+    }
+}
+
+impl Peer {
+    /// What the cluster has, instead of what it had.
+    pub(crate) fn has(&self, objects: impl IntoIterator<Item = Value>) -> Result<()> {
+        let text: String = objects.into_iter().map(|object| format!("---\n{object}\n")).collect();
+        let temporary = self.folder.join(".tmp");
+        fs::write(&temporary, text)?;
+        fs::rename(temporary, self.folder.join("all.yaml")).context("write manifests")
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod ground;
 mod objects;
+mod remote_slices;
 mod rules;
 
 use std::time::Duration;
