@@ -26,6 +26,7 @@ use self::status::Status;
 use crate::etcd_api::{Calls, Limits, Views};
 use crate::export::Cluster;
 use crate::hub::{self, Hub};
+use crate::identity;
 use crate::peer_filters::{self, file::FilterFile};
 use crate::remote_slices::RemoteSlices;
 use crate::resources::Resources;
@@ -99,7 +100,11 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let filters = filters.beside(resources.clone());
     let mirroring = Mirroring::of(&args, &access, &mut registry).await?;
     let teller = mirroring.as_ref().map(|mirroring| mirroring.teller.clone());
-    let origin = Origin::new(&args.source, access, &mut registry);
+    let origin = Origin::new(&args.source, access, &mut registry).with_cilium(args.cilium);
+    let identities = identity::Options {
+        labels: args.identity_labels.clone(),
+        unused_after: Duration::from_secs(args.identity_gc_after),
+    };
     let source = origin.open().await?;
     let server =
         Server::bind(args.listen).await.with_context(|| format!("bind the API to {}", args.listen))?;
@@ -118,7 +123,8 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             let store = open_embedded(directory).await?;
             let mut filters = filters;
             filters.publish(store.clone()).await?;
-            let hub = Hub::new(cluster.clone(), store.clone(), metrics).telling(teller);
+            let hub = Hub::new(cluster.clone(), store.clone(), metrics);
+            let hub = hub.with_identities(identities).telling(teller);
             let report = hub.report();
             (store, Feed::Hub { hub: Box::new(hub), source, filters: Box::new(filters) }, report, None)
         }
@@ -132,7 +138,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             let name = args.replica_name.clone();
             let name = name.unwrap_or_else(|| replica_name(server.address()));
             let replica = Replica::new(cluster.clone(), origin, etcd.clone(), &name, metrics, filters);
-            let replica = replica.telling(teller);
+            let replica = replica.with_identities(identities).telling(teller);
             let (report, shared) = (replica.report(), replica.shared(&name));
             let feed = Feed::Replica {
                 replica: Box::new(replica),

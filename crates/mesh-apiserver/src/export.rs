@@ -10,9 +10,11 @@
 //! * [`annotation`]: what a service says about sharing.
 //! * [`namespace`]: whether a namespace takes part.
 //! * [`node`], [`pod`], [`service`], [`mod@slice`], [`local`]: the records of one part each.
+//! * [`cilium`]: the same from the objects of Cilium, where it runs.
 //! * [`exporter`]: which part depends on which object, and what changed.
 
 pub mod annotation;
+pub mod cilium;
 pub mod cluster;
 pub mod exporter;
 pub mod local;

@@ -11,6 +11,7 @@
 mod announce;
 mod held;
 pub mod metrics;
+mod registering;
 pub mod report;
 mod withheld;
 
@@ -21,20 +22,22 @@ use kvstore::publisher::{Outcome, PublishError, Target};
 use kvstore::{KeyRange, Publisher, Store, Write};
 use mesh_runtime::{BlockReady, Shutdown};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use topology::record::key;
 use topology::{Identity, Labels};
 use tracing::{debug, error, info, warn};
 
 use self::held::{Fate, Held};
 use self::metrics::Metrics;
+use self::registering::Registering;
 use self::report::Report;
 use self::withheld::Withheld;
 use crate::export::exporter::identity_range;
 use crate::export::{Cluster, Delta, Exporter};
-use crate::finding::{Finding, Severity};
-use crate::identity::Allocator;
+use crate::finding::{Finding, Reason, Severity};
 use crate::identity::allocator::ALLOCATIONS;
+use crate::identity::collector::Collector;
+use crate::identity::{self, Allocator};
 use crate::object::ObjectKind;
 use crate::remote_slices::own::Teller;
 use crate::source::{Source, SourceEvent, SourceStatus, SourceUpdate};
@@ -45,7 +48,11 @@ pub struct Hub {
     cluster: Cluster,
     exporter: Exporter,
     publisher: Publisher,
+    /// What the source says of itself.
+    source_says: Vec<Finding>,
+    /// That, and what the hub says of identities.
     source_findings: Vec<Finding>,
+    registering: Registering,
     held: Held,
     /// Something could not be published at all.
     behind: bool,
@@ -55,6 +62,8 @@ pub struct Hub {
     unannounced: bool,
     /// Who is told of the own services, besides the store.
     teller: Option<Teller>,
+    /// Canaries of what names identities have not been written, since some waited for their objects.
+    partly_announced: bool,
     report: watch::Sender<Report>,
     metrics: Metrics,
 }
@@ -82,21 +91,32 @@ impl Hub {
         let exporter = Exporter::new(cluster.clone(), identities);
         let (report, _) = watch::channel(Report::default());
         let held = Held::new(&cluster.name);
-        let (source_findings, missing, withheld) = Default::default();
+        let (source_says, source_findings, missing, withheld) = Default::default();
+        let registering = Registering::new(Collector::new(identity::Options::default().unused_after));
         Self {
             cluster,
             exporter,
             publisher,
+            source_says,
             source_findings,
+            registering,
             held,
             behind: false,
             missing,
             withheld,
             unannounced: true,
             teller: None,
+            partly_announced: false,
             report,
             metrics,
         }
+    }
+
+    /// Does with identities as an operator says.
+    #[must_use]
+    pub fn with_identities(mut self, options: identity::Options) -> Self {
+        self.registering = Registering::new(Collector::new(options.unused_after));
+        Self { exporter: self.exporter.filtering(options.labels), ..self }
     }
 
     /// Reports to somebody who was there before the hub.
@@ -130,6 +150,11 @@ impl Hub {
         let publisher = self.publisher.clone();
         let mut ready = ready.into();
         let mut source = source.into();
+        if let Some(registrar) = source.registrar() {
+            self.registering.ask(registrar);
+        }
+        let mut problems = self.registering.problems();
+        let mut is_read = false;
         let feed = async {
             loop {
                 let update = {
@@ -138,16 +163,25 @@ impl Hub {
                     loop {
                         tokio::select! {
                             update = &mut next => break update,
-                            () = self.writable(), if self.behind || !self.held.is_empty() => {
+                            () = self.writable(), if self.behind || self.held.waits_for_disk() => {
                                 self.release().await?;
                                 self.announce(&mut ready).await?;
+                            }
+                            Ok(()) = problems.changed(), if is_read => {
+                                self.objects_told().await?;
+                                self.announce(&mut ready).await?;
+                            }
+                            () = sleep_until(self.registering.next_look()) => {
+                                let complete = self.missing.is_empty();
+                                self.registering.collect(&self.exporter, complete);
                             }
                         }
                     }
                 };
-                let is_read = !matches!(update.objects, SourceEvent::Unread);
+                let has_read = !matches!(update.objects, SourceEvent::Unread);
+                is_read |= has_read;
                 self.take(update).await?;
-                if is_read {
+                if has_read {
                     self.announce(&mut ready).await?;
                 }
             }
@@ -162,7 +196,11 @@ impl Hub {
 
     async fn take(&mut self, update: SourceUpdate) -> Result<(), HubError> {
         let begin = Instant::now();
-        let SourceUpdate { objects, missing, findings, status } = update;
+        let SourceUpdate { objects, missing, numbering, findings, status } = update;
+        if objects == SourceEvent::Unread {
+            return self.tell(findings, status);
+        }
+        let renumbered = self.exporter.number_by(numbering);
         let arrived = missing != self.missing;
         if arrived {
             self.withheld = Withheld::new(&self.cluster.name, &missing);
@@ -173,7 +211,7 @@ impl Hub {
         let touched = self.teller.as_ref().map(|teller| teller.touched(&objects, self.exporter.index()));
         let (published, delta) = match objects {
             SourceEvent::Unread => return self.tell(findings, status),
-            SourceEvent::Changes(changes) if changes.is_empty() && !arrived => {
+            SourceEvent::Changes(changes) if changes.is_empty() && !arrived && !renumbered => {
                 return self.tell(findings, status);
             }
             SourceEvent::Reset(objects) => {
@@ -182,7 +220,7 @@ impl Hub {
             }
             SourceEvent::Changes(changes) => {
                 let delta = self.exporter.apply(changes);
-                let extent = if arrived { Extent::All } else { Extent::Changes };
+                let extent = if arrived || renumbered { Extent::All } else { Extent::Changes };
                 (self.publish(&delta, extent).await, delta)
             }
         };
@@ -226,6 +264,7 @@ impl Hub {
         }
         let new = delta.puts.iter().filter(|(key, _)| key.starts_with(ALLOCATIONS));
         self.allocate(new.map(|(key, value)| put(key, value)).collect()).await?;
+        let released = self.hold();
         let snapshot = self.publisher.store().snapshot();
         let may_go = |write: Write| match &write {
             _ if self.withheld.holds(write.key()) => None,
@@ -236,7 +275,27 @@ impl Hub {
             },
             Write::Delete { .. } => Some(write),
         };
-        Ok(self.publisher.apply(writes(delta).filter_map(may_go).collect()).await?)
+        let released = released.iter().flat_map(|identity| self.exporter.records_of(*identity));
+        let released = released.map(|(key, value)| put(&key, &value));
+        Ok(self.publisher.apply(writes(delta).chain(released).filter_map(may_go).collect()).await?)
+    }
+
+    /// Holds back what names numbers that wait for their objects, and asks for these; returns numbers that wait no longer.
+    fn hold(&mut self) -> Vec<Identity> {
+        self.registering.open(&self.exporter);
+        let holds = self.registering.holds(self.exporter.numbering());
+        self.held.wait_for_objects(self.exporter.open().map(|(identity, _)| identity).filter(|_| holds))
+    }
+
+    /// Takes in that objects can be made, or not.
+    async fn objects_told(&mut self) -> Result<(), HubError> {
+        // What waited in vain is published now.
+        match self.publish(&Delta::default(), Extent::Changes).await {
+            Err(HubError::Publish(error)) if error.is_disk() => self.behind = true,
+            published => drop(published?),
+        }
+        let status = self.report.borrow().source.clone();
+        self.tell(self.source_says.clone(), status)
     }
 
     /// Publishes everything but what is held back.
@@ -249,6 +308,7 @@ impl Hub {
             |key: &str, value: &Bytes| snapshot.get(key.as_bytes()).is_some_and(|e| e.value == value);
         let new = allocations.filter(|(key, value)| !is_stored(key, value));
         self.allocate(new.map(|(key, value)| put(key, value)).collect()).await?;
+        self.hold();
         let snapshot = self.publisher.store().snapshot();
         let desired = desired.into_iter().map(|(key, value)| (Bytes::from(key), value));
         let desired = desired.filter(|(key, _)| !self.withheld.holds(key));
@@ -305,7 +365,10 @@ impl Hub {
         }
     }
 
-    fn tell_findings(&mut self, delta: &Delta, source: Vec<Finding>) {
+    fn tell_findings(&mut self, delta: &Delta, mut source: Vec<Finding>) {
+        self.source_says.clone_from(&source);
+        source.extend(self.registering.findings());
+        source.extend(self.alarm());
         let appeared = source.iter().filter(|finding| !self.source_findings.contains(finding));
         for finding in appeared.chain(&delta.appeared) {
             match finding.severity {
@@ -321,13 +384,29 @@ impl Hub {
         self.source_findings = source;
     }
 
+    /// What there is to say before the numbers run out.
+    fn alarm(&self) -> Option<Finding> {
+        let (used, all) = self.exporter.numbers_in_use();
+        let range = identity_range(&self.cluster);
+        (used * 100 >= all * ALARM_PERCENT).then(|| {
+            let object = format_args!("identities {} to {}", range.start(), range.end()).to_string();
+            Finding::warning(Reason::IdentitiesNearlyExhausted, object)
+                .found(format_args!("{ALARM_PERCENT} % or more of the cluster's {all} numbers are in use"))
+                .expected("fewer distinct sets of labels")
+                .so("when none is left, pods of new sets of labels are published as unknown (identity 0); leave labels out \
+                     that differ from pod to pod (--identity-labels)")
+        })
+    }
+
     fn update_report(&self, published_revision: u64, source: SourceStatus) {
         let mut findings: Vec<Finding> =
             self.source_findings.iter().chain(self.exporter.findings()).cloned().collect();
         findings.sort();
         let (used, all) = self.exporter.identities().usage();
         self.metrics.findings(&findings);
-        self.metrics.identities(used, all);
+        let (in_use, _) = self.exporter.numbers_in_use();
+        let waiting = self.held.without_object();
+        self.metrics.identities(used, in_use, waiting, all);
         let objects = self.exporter.index().counts();
         let objects: BTreeMap<_, _> =
             objects.into_iter().map(|(kind, count)| (kind.as_str(), count)).collect();
@@ -336,6 +415,9 @@ impl Hub {
             source,
             objects,
             identities_allocated: used,
+            identities_in_use: in_use,
+            identities_waiting: waiting,
+            numbering: self.exporter.numbering(),
             identities_available: all,
             findings,
         });
@@ -370,6 +452,9 @@ fn writes(delta: &Delta) -> impl Iterator<Item = Write> + '_ {
     let puts = delta.puts.iter().map(|(key, value)| put(key, value));
     puts.chain(delta.deletes.iter().map(|key| Write::Delete { key: Bytes::copy_from_slice(key.as_bytes()) }))
 }
+
+/// Share of the cluster's numbers in use that is worth an alarm.
+const ALARM_PERCENT: usize = 80;
 
 /// The prefixes under which nobody but the hub writes. Neither the leader's key nor the peer filters are below one.
 const OWNED: [&str; 4] = [key::CLUSTER_CONFIG, key::STATE, "isthmus/v1/local/", ALLOCATIONS];

@@ -5,14 +5,22 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use topology::Identity;
 
-use crate::object::{Body, Object, ObjectKind, ObjectRef, Pod};
+use crate::object::{
+    Body, CiliumEndpoint, CiliumIdentity, CiliumNode, MeshIdentity, Object, ObjectKind, ObjectRef, Pod,
+};
 
 /// All objects that are known.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     nodes: BTreeMap<String, Arc<Node>>,
     spaces: BTreeMap<String, Space>,
+    cilium_nodes: BTreeMap<String, Arc<CiliumNode>>,
+    cilium_identities: BTreeMap<Identity, Arc<CiliumIdentity>>,
+    /// Those that name a namespace, by it.
+    cilium_identities_of: BTreeMap<String, BTreeSet<Identity>>,
+    mesh_identities: BTreeMap<Identity, Arc<MeshIdentity>>,
 }
 
 /// Holds what is in one namespace. Objects may be there before their Namespace object is.
@@ -24,6 +32,7 @@ pub struct Space {
     /// Names of slices, by the service that they say they belong to.
     slices_of: BTreeMap<String, BTreeSet<String>>,
     pods: BTreeMap<String, Arc<Pod>>,
+    endpoints: BTreeMap<String, Arc<CiliumEndpoint>>,
 }
 
 /// One change of one object.
@@ -52,8 +61,22 @@ impl Index {
             Change::Apply(object) => {
                 let reference = object.reference();
                 let (namespace, name) = (reference.namespace().to_owned(), reference.name().to_owned());
+                let identity = reference.identity();
                 match object.body().clone() {
                     Body::Node(node) => self.nodes.insert(name, node).map(Body::Node),
+                    Body::CiliumNode(node) => self.cilium_nodes.insert(name, node).map(Body::CiliumNode),
+                    Body::MeshIdentity(object) => {
+                        self.mesh_identities.insert(identity?, object).map(Body::MeshIdentity)
+                    }
+                    Body::CiliumIdentity(object) => {
+                        let before = self.delete_cilium_identity(identity?);
+                        if let Some(namespace) = object.namespace() {
+                            let of = self.cilium_identities_of.entry(namespace.to_owned()).or_default();
+                            of.insert(identity?);
+                        }
+                        self.cilium_identities.insert(identity?, object);
+                        before.map(Body::CiliumIdentity)
+                    }
                     Body::Namespace(object) => {
                         self.spaces.entry(name).or_default().object.replace(object).map(Body::Namespace)
                     }
@@ -67,6 +90,15 @@ impl Index {
     fn delete(&mut self, reference: &ObjectRef) -> Option<Body> {
         let space = match reference.kind() {
             ObjectKind::Node => return self.nodes.remove(reference.name()).map(Body::Node),
+            ObjectKind::CiliumNode => {
+                return self.cilium_nodes.remove(reference.name()).map(Body::CiliumNode);
+            }
+            ObjectKind::MeshIdentity => {
+                return self.mesh_identities.remove(&reference.identity()?).map(Body::MeshIdentity);
+            }
+            ObjectKind::CiliumIdentity => {
+                return self.delete_cilium_identity(reference.identity()?).map(Body::CiliumIdentity);
+            }
             ObjectKind::Namespace => reference.name(),
             _ => reference.namespace(),
         };
@@ -78,6 +110,19 @@ impl Index {
         before
     }
 
+    fn delete_cilium_identity(&mut self, identity: Identity) -> Option<Arc<CiliumIdentity>> {
+        let before = self.cilium_identities.remove(&identity)?;
+        if let Some(namespace) = before.namespace()
+            && let Some(of) = self.cilium_identities_of.get_mut(namespace)
+        {
+            of.remove(&identity);
+            if of.is_empty() {
+                self.cilium_identities_of.remove(namespace);
+            }
+        }
+        Some(before)
+    }
+
     /// References of all objects.
     pub fn references(&self) -> impl Iterator<Item = ObjectRef> + '_ {
         let reference = |kind, namespace: Option<&str>, name: &str| {
@@ -85,6 +130,11 @@ impl Index {
                 .expect("only objects with sound references are in the index")
         };
         let nodes = self.nodes.keys().map(move |name| reference(ObjectKind::Node, None, name));
+        let cilium_nodes = self.cilium_nodes.keys();
+        let cilium_nodes = cilium_nodes.map(move |name| reference(ObjectKind::CiliumNode, None, name));
+        let numbered = move |kind| move |identity: &Identity| reference(kind, None, &identity.to_string());
+        let ours = self.mesh_identities.keys().map(numbered(ObjectKind::MeshIdentity));
+        let theirs = self.cilium_identities.keys().map(numbered(ObjectKind::CiliumIdentity));
         let spaced = self.spaces.iter().flat_map(move |(namespace, space)| {
             let within = move |kind| move |name: &String| reference(kind, Some(namespace), name);
             let object = space.object.iter().map(move |_| reference(ObjectKind::Namespace, None, namespace));
@@ -92,8 +142,9 @@ impl Index {
                 .chain(space.services.keys().map(within(ObjectKind::Service)))
                 .chain(space.slices.keys().map(within(ObjectKind::EndpointSlice)))
                 .chain(space.pods.keys().map(within(ObjectKind::Pod)))
+                .chain(space.endpoints.keys().map(within(ObjectKind::CiliumEndpoint)))
         });
-        nodes.chain(spaced)
+        nodes.chain(cilium_nodes).chain(ours).chain(theirs).chain(spaced)
     }
 
     /// The namespace with what is in it.
@@ -121,16 +172,49 @@ impl Index {
         self.space(namespace)?.pods.get(name)
     }
 
-    /// Number of objects of each kind.
+    /// A node as Cilium has it.
+    pub fn cilium_node(&self, name: &str) -> Option<&Arc<CiliumNode>> {
+        self.cilium_nodes.get(name)
+    }
+
+    /// An endpoint of Cilium.
+    pub fn cilium_endpoint(&self, namespace: &str, name: &str) -> Option<&Arc<CiliumEndpoint>> {
+        self.space(namespace)?.endpoints.get(name)
+    }
+
+    /// The identities of Cilium, by number.
+    pub fn cilium_identities(&self) -> &BTreeMap<Identity, Arc<CiliumIdentity>> {
+        &self.cilium_identities
+    }
+
+    /// The identities of Cilium whose labels name a namespace.
+    pub fn cilium_identities_of(&self, namespace: &str) -> impl Iterator<Item = Identity> + '_ {
+        self.cilium_identities_of.get(namespace).into_iter().flatten().copied()
+    }
+
+    /// Our own identities as the API server has them, by number.
+    pub fn mesh_identities(&self) -> &BTreeMap<Identity, Arc<MeshIdentity>> {
+        &self.mesh_identities
+    }
+
+    /// Number of objects of each kind that is followed everywhere, and of others that there are.
     pub fn counts(&self) -> BTreeMap<ObjectKind, usize> {
         let sum = |of: fn(&Space) -> usize| self.spaces.values().map(of).sum();
-        BTreeMap::from([
+        let custom = [
+            (ObjectKind::MeshIdentity, self.mesh_identities.len()),
+            (ObjectKind::CiliumIdentity, self.cilium_identities.len()),
+            (ObjectKind::CiliumEndpoint, sum(|space| space.endpoints.len())),
+            (ObjectKind::CiliumNode, self.cilium_nodes.len()),
+        ];
+        let mut counts = BTreeMap::from([
             (ObjectKind::Namespace, sum(|space| usize::from(space.object.is_some()))),
             (ObjectKind::Node, self.nodes.len()),
             (ObjectKind::Service, sum(|space| space.services.len())),
             (ObjectKind::EndpointSlice, sum(|space| space.slices.len())),
             (ObjectKind::Pod, sum(|space| space.pods.len())),
-        ])
+        ]);
+        counts.extend(custom.into_iter().filter(|(_, count)| *count > 0));
+        counts
     }
 }
 
@@ -155,6 +239,11 @@ impl Space {
         &self.pods
     }
 
+    /// The endpoints of Cilium, by name.
+    pub fn endpoints(&self) -> &BTreeMap<String, Arc<CiliumEndpoint>> {
+        &self.endpoints
+    }
+
     /// The endpoint slices that say they belong to `service`, in the order of their names.
     pub fn slices_of<'a>(&'a self, service: &str) -> impl Iterator<Item = (&'a str, &'a EndpointSlice)> {
         let names = self.slices_of.get(service).into_iter().flatten();
@@ -165,6 +254,7 @@ impl Space {
         match body {
             Body::Service(service) => self.services.insert(name, service).map(Body::Service),
             Body::Pod(pod) => self.pods.insert(name, pod).map(Body::Pod),
+            Body::CiliumEndpoint(endpoint) => self.endpoints.insert(name, endpoint).map(Body::CiliumEndpoint),
             Body::EndpointSlice(slice) => {
                 let service = owner(&slice).map(str::to_owned);
                 let before = self.slices.insert(name.clone(), slice);
@@ -174,7 +264,11 @@ impl Space {
                 }
                 before.map(Body::EndpointSlice)
             }
-            Body::Node(_) | Body::Namespace(_) => None,
+            Body::Node(_)
+            | Body::Namespace(_)
+            | Body::MeshIdentity(_)
+            | Body::CiliumIdentity(_)
+            | Body::CiliumNode(_) => None,
         }
     }
 
@@ -189,7 +283,11 @@ impl Space {
                 self.unlink(name, before.as_deref());
                 before.map(Body::EndpointSlice)
             }
-            ObjectKind::Node => None,
+            ObjectKind::CiliumEndpoint => self.endpoints.remove(name).map(Body::CiliumEndpoint),
+            ObjectKind::Node
+            | ObjectKind::MeshIdentity
+            | ObjectKind::CiliumIdentity
+            | ObjectKind::CiliumNode => None,
         }
     }
 
@@ -204,7 +302,11 @@ impl Space {
     }
 
     fn is_empty(&self) -> bool {
-        self.object.is_none() && self.services.is_empty() && self.slices.is_empty() && self.pods.is_empty()
+        self.object.is_none()
+            && self.services.is_empty()
+            && self.slices.is_empty()
+            && self.pods.is_empty()
+            && self.endpoints.is_empty()
     }
 }
 

@@ -1,7 +1,11 @@
 //! The Kubernetes objects that a mesh is made of, from whatever source.
 
+pub mod cilium;
+pub mod identity;
 pub mod pod;
 
+pub use cilium::{CiliumEndpoint, CiliumIdentity, CiliumNode};
+pub use identity::MeshIdentity;
 pub use pod::Pod;
 
 use std::fmt;
@@ -10,6 +14,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use topology::Identity;
 use topology::name::is_key_element;
 
 /// The kinds of objects that are looked at.
@@ -21,6 +26,10 @@ pub enum ObjectKind {
     Service,
     EndpointSlice,
     Pod,
+    MeshIdentity,
+    CiliumIdentity,
+    CiliumEndpoint,
+    CiliumNode,
 }
 
 /// Which object: kind, namespace (empty for kinds that have none) and name. Namespace and name are sound
@@ -48,19 +57,31 @@ pub enum Body {
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     Pod(Arc<Pod>),
+    MeshIdentity(Arc<MeshIdentity>),
+    CiliumIdentity(Arc<CiliumIdentity>),
+    CiliumEndpoint(Arc<CiliumEndpoint>),
+    CiliumNode(Arc<CiliumNode>),
 }
 
 /// Why an object cannot be used at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{member} is {found:?}, expected a Kubernetes name")]
+#[error("{member} is {found:?}, expected {expected}")]
 pub struct InvalidObject {
     member: &'static str,
     found: String,
+    expected: &'static str,
 }
 
 impl ObjectKind {
-    /// All kinds.
+    /// All kinds of Kubernetes itself: every API server has them, and manifests may.
     pub const ALL: [Self; 5] = [Self::Namespace, Self::Node, Self::Service, Self::EndpointSlice, Self::Pod];
+
+    /// The kinds that an API server may have besides: our own, and those of Cilium.
+    pub const CUSTOM: [Self; 4] =
+        [Self::MeshIdentity, Self::CiliumIdentity, Self::CiliumEndpoint, Self::CiliumNode];
+
+    /// The kinds of Cilium that are read where it runs.
+    pub const CILIUM: [Self; 3] = [Self::CiliumIdentity, Self::CiliumEndpoint, Self::CiliumNode];
 
     /// The kind as it stands in an object.
     pub fn as_str(self) -> &'static str {
@@ -70,10 +91,14 @@ impl ObjectKind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
+            Self::MeshIdentity => "MeshIdentity",
+            Self::CiliumIdentity => "CiliumIdentity",
+            Self::CiliumEndpoint => "CiliumEndpoint",
+            Self::CiliumNode => "CiliumNode",
         }
     }
 
-    /// The kind that an object of these two members has, if it is one that is looked at.
+    /// The kind that an object of these two members has in a manifest, if it is one that is looked at there.
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         match (api_version, kind) {
             ("v1", "Namespace") => Some(Self::Namespace),
@@ -86,7 +111,10 @@ impl ObjectKind {
     }
 
     fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
+        !matches!(
+            self,
+            Self::Namespace | Self::Node | Self::MeshIdentity | Self::CiliumIdentity | Self::CiliumNode
+        )
     }
 }
 
@@ -102,8 +130,12 @@ impl ObjectRef {
         for (member, text) in [("metadata.namespace", namespace), ("metadata.name", name)] {
             let unused = member == "metadata.namespace" && !kind.is_namespaced();
             if !unused && !is_key_element(text) {
-                return Err(InvalidObject { member, found: text.chars().take(80).collect() });
+                return Err(InvalidObject::new(member, text, "a Kubernetes name"));
             }
+        }
+        let numbered = matches!(kind, ObjectKind::MeshIdentity | ObjectKind::CiliumIdentity);
+        if numbered && number(name).is_none() {
+            return Err(InvalidObject::new("metadata.name", name, "the number of an identity"));
         }
         Ok(Self { kind, namespace: namespace.to_owned(), name: name.to_owned() })
     }
@@ -121,6 +153,25 @@ impl ObjectRef {
     /// The name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The identity that an object stands for whose kind is called by numbers.
+    pub fn identity(&self) -> Option<Identity> {
+        match self.kind {
+            ObjectKind::MeshIdentity | ObjectKind::CiliumIdentity => number(&self.name).map(Identity),
+            _ => None,
+        }
+    }
+}
+
+/// A number as it stands in a name: decimal, without sign or leading zeros.
+fn number(name: &str) -> Option<u32> {
+    name.parse::<u32>().ok().filter(|number| number.to_string() == name)
+}
+
+impl InvalidObject {
+    fn new(member: &'static str, found: &str, expected: &'static str) -> Self {
+        Self { member, found: found.chars().take(80).collect(), expected }
     }
 }
 
@@ -164,6 +215,15 @@ impl TryFrom<Body> for Object {
                 let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
                 (ObjectKind::Pod, (text(&object.namespace), text(&object.name)))
             }
+            Body::MeshIdentity(object) => (ObjectKind::MeshIdentity, (None, Some(object.name.to_string()))),
+            Body::CiliumIdentity(object) => {
+                (ObjectKind::CiliumIdentity, (None, Some(object.name.to_string())))
+            }
+            Body::CiliumEndpoint(object) => {
+                let names = (Some(object.namespace.to_string()), Some(object.name.to_string()));
+                (ObjectKind::CiliumEndpoint, names)
+            }
+            Body::CiliumNode(object) => (ObjectKind::CiliumNode, named(&object.metadata)),
         };
         let reference = ObjectRef::new(kind, namespace.as_deref(), name.as_deref().unwrap_or_default())?;
         Ok(Self { reference: Arc::new(reference), body })

@@ -18,7 +18,10 @@ use serde::Serialize;
 
 use self::kubernetes::access::{Access, AccessError};
 use self::kubernetes::metrics::Contacts;
+use self::kubernetes::served::CiliumChoice;
 use crate::finding::Finding;
+use crate::identity::Numbering;
+use crate::identity::registrar::Registrar;
 use crate::index::Change;
 use crate::object::{Object, ObjectKind};
 
@@ -37,7 +40,7 @@ pub enum Origin {
     /// A folder of Kubernetes YAML.
     Manifests(PathBuf),
     /// A Kubernetes API server. All that are opened count together.
-    Kubernetes(Access, Contacts),
+    Kubernetes(Access, Contacts, CiliumChoice),
 }
 
 /// A source cannot be opened.
@@ -59,6 +62,8 @@ pub struct SourceUpdate {
     /// Kinds of which nothing is known, since they have never been read: what depends on them is not to be changed. They
     /// come with a later update.
     pub missing: BTreeSet<ObjectKind>,
+    /// Who says which number labels have.
+    pub numbering: Numbering,
     /// All that is odd about the source itself, at present.
     pub findings: Vec<Finding>,
     /// Sizes, for the status page.
@@ -139,6 +144,14 @@ impl Source {
             Self::Kubernetes(source) => source.next().await,
         }
     }
+
+    /// Whom to ask for objects of identities, if the source is where such objects are.
+    pub fn registrar(&self) -> Option<Registrar> {
+        match self {
+            Self::Manifests(_) => None,
+            Self::Kubernetes(source) => source.registrar(),
+        }
+    }
 }
 
 impl From<ManifestSource> for Source {
@@ -158,7 +171,18 @@ impl Origin {
     pub fn new(spec: &SourceSpec, access: Access, registry: &mut Registry) -> Self {
         match spec {
             SourceSpec::Manifests(folder) => Self::Manifests(folder.clone()),
-            SourceSpec::Kubernetes => Self::Kubernetes(access, Contacts::register(registry)),
+            SourceSpec::Kubernetes => {
+                Self::Kubernetes(access, Contacts::register(registry), CiliumChoice::default())
+            }
+        }
+    }
+
+    /// Makes this of Cilium's kinds, where there is an API server.
+    #[must_use]
+    pub fn with_cilium(self, choice: CiliumChoice) -> Self {
+        match self {
+            Self::Kubernetes(access, contacts, _) => Self::Kubernetes(access, contacts, choice),
+            other => other,
         }
     }
 
@@ -166,8 +190,8 @@ impl Origin {
     pub async fn open(&self) -> Result<Source, OpenError> {
         Ok(match self {
             Self::Manifests(folder) => ManifestSource::open(folder.clone()).await?.into(),
-            Self::Kubernetes(access, contacts) => {
-                KubernetesSource::open(access, contacts.clone()).await?.into()
+            Self::Kubernetes(access, contacts, choice) => {
+                KubernetesSource::open(access, contacts.clone(), *choice).await?.into()
             }
         })
     }

@@ -9,9 +9,11 @@ use mesh_runtime::LogFormat;
 use topology::cluster::MaxClusters;
 use topology::{ClusterId, ClusterName};
 
+use crate::identity::LabelFilter;
 use crate::remote_slices::Profile;
 use crate::resources::agent_peers::{AgentPeers, SecretName};
 use crate::source::SourceSpec;
+use crate::source::kubernetes::served::CiliumChoice;
 use crate::store::StoreSpec;
 
 /// The hub of a cluster: turns Kubernetes objects into mesh records and serves them to agents and other clusters.
@@ -42,6 +44,20 @@ pub struct Args {
     /// For `--source kubernetes`: context of the kubeconfig [default: its current context]
     #[arg(long, env = "MESH_APISERVER_KUBE_CONTEXT")]
     pub kube_context: Option<String>,
+
+    /// For `--source kubernetes`: whether Cilium's identities, endpoints and nodes are published as they are where the API
+    /// server has them, or never (docs/identities.md)
+    #[arg(long, env = "MESH_APISERVER_CILIUM", value_enum, default_value_t)]
+    pub cilium: CiliumChoice,
+
+    /// Labels that count for identities, as Cilium's option `labels` has them: beginnings of keys, separated by commas or
+    /// spaces; `!` in front leaves labels out (docs/identities.md)
+    #[arg(long, env = "MESH_APISERVER_IDENTITY_LABELS", default_value = "", hide_default_value = true)]
+    pub identity_labels: LabelFilter,
+
+    /// Seconds without a pod after which the object of an identity is marked as unused, and after as many again deleted
+    #[arg(long, env = "MESH_APISERVER_IDENTITY_GC_AFTER", default_value = "600", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub identity_gc_after: u64,
 
     /// Where records are kept: `embedded` (in --data-dir), or `etcd:https://HOST:PORT[,…]`, an etcd cluster that several
     /// replicas of this hub share, one of which writes
@@ -182,6 +198,9 @@ mod tests {
             ["--max-connected-clusters", "300"],
             ["--source", "etcd:x"],
             ["--store", "etcd:x"],
+            ["--cilium", "maybe"],
+            ["--identity-labels", "app[0-9]"],
+            ["--identity-gc-after", "0"],
         ] {
             assert!(args(&bad).is_err(), "{bad:?}");
         }

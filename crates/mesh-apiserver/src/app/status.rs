@@ -89,7 +89,13 @@ impl Status {
             "objects": report.objects,
             "records": records,
             "publishedRevision": report.published_revision,
-            "identities": { "allocated": report.identities_allocated, "available": report.identities_available },
+            "identities": {
+                "keptBy": report.numbering,
+                "allocated": report.identities_allocated,
+                "inUse": report.identities_in_use,
+                "waiting": report.identities_waiting,
+                "available": report.identities_available,
+            },
             "certificate": {
                 "subject": credentials.subject(),
                 "expires": Timestamp::try_from(credentials.expires()).ok(),

@@ -1,5 +1,7 @@
 //! Which part depends on which object, and what changed.
 
+mod numbered;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use topology::{Identity, Labels, ServiceName};
 
 use super::annotation::Sharing;
 use super::pod::{Claim, PodFacts};
-use super::{Cluster, Output, Part, local, namespace, node, pod, service, slice};
+use super::{Cluster, Output, Part, cilium, local, namespace, node, pod, service, slice};
 use crate::finding::{Finding, Reason};
-use crate::identity::Allocator;
 use crate::identity::allocator::ALLOCATIONS;
+use crate::identity::{Allocator, LabelFilter, Numbering, Registry};
 use crate::index::{Change, Index, owner};
 use crate::object::{Body, Object, ObjectKind, ObjectRef, Pod};
 
@@ -27,8 +29,18 @@ use crate::object::{Body, Object, ObjectKind, ObjectRef, Pod};
 #[derive(Clone, Debug)]
 pub struct Exporter {
     cluster: Cluster,
+    filter: LabelFilter,
+    numbering: Numbering,
     index: Index,
     identities: Allocator,
+    /// The objects that give numbers, while objects do.
+    registry: Registry,
+    /// Numbers in use without an object that says so, while objects do.
+    open: BTreeSet<Identity>,
+    /// Identities whose numbers are not this cluster's.
+    foreign: BTreeSet<Identity>,
+    /// Everything is to be computed anew.
+    stale: bool,
     outputs: BTreeMap<Part, Output>,
     /// The parts whose output has findings: few, so that all findings can be shown after each change.
     odd: BTreeSet<Part>,
@@ -74,6 +86,8 @@ struct Dirty {
     pods: BTreeSet<PodKey>,
     /// Whether a pod found no number, or the last pod with some number is gone.
     renumber: bool,
+    /// Numbers that objects gave to other labels, or to none.
+    renumbered: BTreeSet<Identity>,
 }
 
 /// What becomes of numbers that no pod has, when all have been given.
@@ -88,8 +102,14 @@ impl Exporter {
     pub fn new(cluster: Cluster, identities: Allocator) -> Self {
         let mut exporter = Self {
             cluster,
+            filter: LabelFilter::default(),
+            numbering: Numbering::Store,
             index: Index::default(),
             identities,
+            registry: Registry::default(),
+            open: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            stale: false,
             outputs: BTreeMap::new(),
             odd: BTreeSet::new(),
             pods: BTreeMap::new(),
@@ -109,6 +129,9 @@ impl Exporter {
         for change in changes {
             self.apply_one(change, &mut dirty);
         }
+        if std::mem::take(&mut self.stale) {
+            self.all_dirty(&mut dirty);
+        }
         self.recompute(dirty)
     }
 
@@ -120,9 +143,11 @@ impl Exporter {
         for object in objects {
             self.index.apply(Change::Apply(object));
         }
-        for reference in before.into_iter().chain(self.index.references()) {
+        for reference in before {
             dirty.object(&reference);
         }
+        self.stale = false;
+        self.all_dirty(&mut dirty);
         self.recompute(dirty)
     }
 
@@ -176,6 +201,7 @@ impl Exporter {
                 for (kind, names) in self.index.space(name).into_iter().flat_map(names_within) {
                     dirty.all(kind, name, names);
                 }
+                dirty.parts.extend(self.index.cilium_identities_of(name).map(Part::Identity));
             }
             ObjectKind::Service => {
                 let slices = self.index.space(namespace).into_iter().flat_map(|space| space.slices_of(name));
@@ -192,6 +218,12 @@ impl Exporter {
                 }
             }
             ObjectKind::Pod => self.mark_selecting(namespace, [before.as_ref(), after.as_ref()], dirty),
+            ObjectKind::MeshIdentity | ObjectKind::CiliumIdentity => {
+                if let Some(identity) = reference.identity() {
+                    self.number_changed(identity, dirty);
+                }
+            }
+            ObjectKind::CiliumEndpoint | ObjectKind::CiliumNode => {}
         }
     }
 
@@ -227,6 +259,7 @@ impl Exporter {
                 self.place_pod(&pod, IdleNumbers::Given, &mut dirty, &mut delta);
             }
         }
+        self.write_renumbered(std::mem::take(&mut dirty.renumbered), &mut delta);
         for part in dirty.parts {
             let output = self.compute(&part);
             self.replace(part, output, &mut delta);
@@ -241,8 +274,9 @@ impl Exporter {
         let facts = self
             .index
             .pod(namespace, name)
-            .and_then(|pod| pod::facts(&self.cluster, namespace, name, pod, space).0);
-        let after = facts.map(|mut facts| {
+            .filter(|_| self.numbering != Numbering::Cilium)
+            .and_then(|pod| pod::facts(&self.cluster, &self.filter, namespace, name, pod, space).0);
+        let own = facts.map(|mut facts| {
             let in_use = |identity| idle == IdleNumbers::Kept || self.users.contains_key(&identity);
             let identity = match self.identities.allocate(&facts.labels, in_use) {
                 Ok((identity, new)) => {
@@ -260,8 +294,10 @@ impl Exporter {
             };
             Published { facts, identity }
         });
+        let after = own.or_else(|| self.cilium_endpoint(namespace, name));
         dirty.parts.insert(Part::Pod(namespace.clone(), name.clone()));
-        match after.as_ref().is_some_and(|published| published.identity.is_none()) {
+        let unnumbered = |published: &Published| published.identity.is_none();
+        match self.numbering != Numbering::Cilium && after.as_ref().is_some_and(unnumbered) {
             true => dirty.renumber |= self.unnumbered.insert(key.clone()),
             false => drop(self.unnumbered.remove(key)),
         };
@@ -294,6 +330,7 @@ impl Exporter {
             dirty.parts.insert(Part::Identity(identity));
             forget(&mut self.users, &identity, |users| users.remove(key), BTreeSet::is_empty);
             dirty.renumber |= !self.users.contains_key(&identity);
+            self.note(identity);
         }
         if let Some(node) = &facts.node {
             forget(&mut self.pods_on, node, |pods| pods.remove(key), BTreeSet::is_empty);
@@ -311,6 +348,7 @@ impl Exporter {
         if let Some(identity) = identity {
             dirty.parts.insert(Part::Identity(*identity));
             self.users.entry(*identity).or_default().insert(key.clone());
+            self.note(*identity);
         }
         if let Some(node) = &facts.node {
             self.pods_on.entry(node.clone()).or_default().insert(key.clone());
@@ -321,6 +359,14 @@ impl Exporter {
     fn compute(&self, part: &Part) -> Output {
         match part {
             Part::Config => self.config(),
+            Part::Foreign => self.foreign(),
+            Part::Node(name) if self.numbering == Numbering::Cilium => match self.index.cilium_node(name) {
+                Some(object) => cilium::node_record(&self.cluster, name, object),
+                None => Output::default(),
+            },
+            Part::Identity(identity) if self.numbering == Numbering::Cilium => {
+                self.cilium_identity(*identity)
+            }
             Part::Node(name) => match self.index.node(name) {
                 Some(object) => node::record(&self.cluster, name, object),
                 None => Output::default(),
@@ -348,10 +394,17 @@ impl Exporter {
     fn address(&self, address: IpAddr) -> Output {
         let mut claims = self.claims.get(&address).into_iter().flatten();
         let Some((first, identity)) = claims.next() else { return Output::default() };
-        let Some(pod) = self.index.pod(&first.namespace, &first.name) else { return Output::default() };
-        let node = pod.node.as_deref().and_then(|name| self.index.node(name));
-        let node = node.map(|node| &**node);
-        let mut output = pod::address_record(&self.cluster, address, *identity, first, pod, node);
+        let mut output = if self.numbering == Numbering::Cilium {
+            match self.index.cilium_endpoint(&first.namespace, &first.name) {
+                Some(endpoint) => cilium::address_record(&self.cluster, address, endpoint),
+                None => return Output::default(),
+            }
+        } else {
+            let Some(pod) = self.index.pod(&first.namespace, &first.name) else { return Output::default() };
+            let node = pod.node.as_deref().and_then(|name| self.index.node(name));
+            let node = node.map(|node| &**node);
+            pod::address_record(&self.cluster, address, *identity, first, pod, node)
+        };
         for (other, _) in claims {
             output.findings.push(
                 Finding::error(Reason::AddressClaimedTwice, format_args!("Pod {}/{}", other.namespace, other.name))
@@ -367,9 +420,12 @@ impl Exporter {
     }
 
     fn pod_findings(&self, namespace: &str, name: &str) -> Output {
-        let Some(object) = self.index.pod(namespace, name) else { return Output::default() };
+        let Some(object) = self.index.pod(namespace, name).filter(|_| self.numbering != Numbering::Cilium)
+        else {
+            return Output::default();
+        };
         let space = self.index.space(namespace).and_then(|space| space.object());
-        let (facts, mut findings) = pod::facts(&self.cluster, namespace, name, object, space);
+        let (facts, mut findings) = pod::facts(&self.cluster, &self.filter, namespace, name, object, space);
         let identity = self.pods.get(&(namespace.to_owned(), name.to_owned())).and_then(|pod| pod.identity);
         if facts.is_some() && identity.is_none() {
             let (_, all) = self.identities.usage();
@@ -413,7 +469,9 @@ impl Exporter {
         }
         let own = space.slices_of(name);
         let value = local::value(service_name, object, sharing, published, own, &mut output.findings);
-        if let Some(selector) = selector(object).filter(|_| value.backends.is_empty()) {
+        // Where Cilium runs, pods are not read.
+        let tells = self.numbering != Numbering::Cilium && value.backends.is_empty();
+        if let Some(selector) = selector(object).filter(|_| tells) {
             let has_endpoints =
                 space.slices_of(name).any(|(_, slice)| slice.endpoints.iter().flatten().next().is_some());
             if !has_endpoints && !selects_any(selector, space.pods().values().map(|pod| &**pod)) {
@@ -493,11 +551,14 @@ impl Dirty {
     fn object(&mut self, reference: &ObjectRef) {
         let (namespace, name) = (reference.namespace().to_owned(), reference.name().to_owned());
         match reference.kind() {
-            ObjectKind::Node => self.parts.insert(Part::Node(name)),
+            ObjectKind::Node | ObjectKind::CiliumNode => self.parts.insert(Part::Node(name)),
             ObjectKind::Service => self.parts.insert(Part::Service(namespace, name)),
             ObjectKind::EndpointSlice => self.parts.insert(Part::Slice(namespace, name)),
-            ObjectKind::Pod => self.pods.insert((namespace, name)),
-            ObjectKind::Namespace => false,
+            ObjectKind::Pod | ObjectKind::CiliumEndpoint => self.pods.insert((namespace, name)),
+            ObjectKind::CiliumIdentity => {
+                reference.identity().is_some_and(|identity| self.parts.insert(Part::Identity(identity)))
+            }
+            ObjectKind::Namespace | ObjectKind::MeshIdentity => false,
         };
     }
 
@@ -518,8 +579,9 @@ impl Dirty {
     }
 }
 
-fn names_within(space: &crate::index::Space) -> [(ObjectKind, Vec<&String>); 3] {
+fn names_within(space: &crate::index::Space) -> [(ObjectKind, Vec<&String>); 4] {
     [
+        (ObjectKind::CiliumEndpoint, space.endpoints().keys().collect()),
         (ObjectKind::Service, space.services().keys().collect()),
         (ObjectKind::EndpointSlice, space.slices().keys().collect()),
         (ObjectKind::Pod, space.pods().keys().collect()),

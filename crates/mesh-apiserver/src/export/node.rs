@@ -16,7 +16,7 @@ use super::{Cluster, Output};
 use crate::finding::{Finding, Reason};
 
 /// A node's WireGuard key, and the older name of the annotation.
-const WIREGUARD_KEY: [&str; 2] = ["network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key"];
+pub(super) const WIREGUARD_KEY: [&str; 2] = ["network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key"];
 
 /// The record of a node. Nodes are published whatever their namespaces say.
 pub fn record(cluster: &Cluster, name: &str, node: &Node) -> Output {
@@ -107,10 +107,10 @@ fn pod_cidrs(node: &Node) -> impl Iterator<Item = &str> {
 }
 
 /// A map that is not empty: stock writes `null` for an empty one here.
-fn filled(map: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
+pub(super) fn filled(map: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
     map.filter(|map| !map.is_empty()).cloned()
 }
 
-fn take_first<T>(list: &mut Vec<T>) -> Option<T> {
+pub(super) fn take_first<T>(list: &mut Vec<T>) -> Option<T> {
     (!list.is_empty()).then(|| list.remove(0))
 }

@@ -24,6 +24,8 @@ pub enum Part {
     Service(String, String),
     /// An endpoint slice, by namespace and name.
     Slice(String, String),
+    /// Identities of other clusters' numbers. It publishes nothing itself.
+    Foreign,
 }
 
 /// What comes of one part: a pure function of the index.

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use topology::block::parse_address;
 use topology::record::ip::IpValue;
@@ -13,7 +14,7 @@ use topology::{Identity, Labels};
 
 use super::{Cluster, Output, namespace, node};
 use crate::finding::{Finding, Reason};
-use crate::identity::filter::{is_label_text, security_labels};
+use crate::identity::filter::{LabelFilter, is_label_text, security_labels};
 use crate::object::Pod;
 
 /// What a pod brings into the mesh. A pod that brings nothing has no facts: one on its node's network, one that
@@ -42,9 +43,22 @@ pub struct Claim {
     pub name: String,
 }
 
+impl Claim {
+    /// The claim of a pod that was created then.
+    pub fn new(created: Option<Timestamp>, namespace: &str, name: &str) -> Self {
+        Self {
+            without_time: created.is_none(),
+            created_nanoseconds: created.map_or(0, |time| time.as_nanosecond()),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
 /// What a pod brings into the mesh, and what is odd about it.
 pub fn facts(
     cluster: &Cluster,
+    filter: &LabelFilter,
     namespace: &str,
     name: &str,
     pod: &Pod,
@@ -80,6 +94,7 @@ pub fn facts(
     }
     let facts = PodFacts {
         labels: Arc::new(security_labels(
+            filter,
             &cluster.name,
             namespace,
             space.and_then(|space| space.metadata.labels.as_ref()),
@@ -88,12 +103,7 @@ pub fn facts(
         )),
         addresses: addresses.into(),
         node: pod.node.as_deref().map(str::to_owned),
-        claim: Arc::new(Claim {
-            without_time: pod.created.is_none(),
-            created_nanoseconds: pod.created.map_or(0, |time| time.as_nanosecond()),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }),
+        claim: Arc::new(Claim::new(pod.created, namespace, name)),
     };
     (Some(facts), findings)
 }

@@ -12,8 +12,10 @@ impl Hub {
     /// Tells readers what is complete, if they have not been told; drops `ready` when everything is, now or since an
     /// earlier run.
     pub(super) async fn announce(&mut self, ready: &mut Option<BlockReady>) -> Result<(), HubError> {
-        if self.unannounced && !self.behind {
-            match self.write_canaries().await {
+        let waiting = self.held.without_object() > 0;
+        let due = self.unannounced || self.partly_announced && !waiting;
+        if due && !self.behind {
+            match self.write_canaries(waiting).await {
                 Err(HubError::Publish(error)) if error.is_disk() => {
                     self.behind = true;
                     warn!(%error, "canaries wait for the disk");
@@ -21,6 +23,7 @@ impl Hub {
                 written => {
                     written?;
                     self.unannounced = false;
+                    self.partly_announced = waiting;
                 }
             }
         }
@@ -35,9 +38,12 @@ impl Hub {
     }
 
     /// Writes the canaries of the kinds of records that are complete, and forgets those of another name of this cluster.
-    async fn write_canaries(&self) -> Result<(), HubError> {
+    /// `waiting`: what names identities is not complete.
+    async fn write_canaries(&self, waiting: bool) -> Result<(), HubError> {
         let now = format!("{:.0}", jiff::Timestamp::now());
-        let canaries = self.withheld.complete().map(|kind| kind.canary(&self.cluster.name));
+        let complete = self.withheld.complete();
+        let complete = complete.filter(|kind| !(waiting && matches!(kind, Kind::Identities | Kind::Ip)));
+        let canaries = complete.map(|kind| kind.canary(&self.cluster.name));
         let store = self.publisher.store();
         let snapshot = store.snapshot();
         let stale = snapshot.range(&KeyRange::prefix(key::SYNCED)).map(|entry| entry.key.clone());
@@ -54,7 +60,9 @@ impl Hub {
         let missing = canaries.filter(|key| snapshot.get(key.as_bytes()).is_none());
         let missing: Vec<(Bytes, Bytes)> = missing.map(|key| (key.into(), now.clone().into())).collect();
         let revision = self.publisher.announce(missing).await?;
-        if self.withheld.is_empty() {
+        if waiting {
+            info!(cluster = %self.cluster.name, revision, "published what does not wait for objects of identities");
+        } else if self.withheld.is_empty() {
             info!(cluster = %self.cluster.name, revision, "complete set published");
         } else {
             let kinds: Vec<&str> = self.missing.iter().map(|kind| kind.as_str()).collect();

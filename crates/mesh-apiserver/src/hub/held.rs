@@ -1,22 +1,24 @@
-//! Records that wait for the disk.
+//! Records that wait for the disk, or for an object at the API server.
 //!
 //! A number that a peer has seen must never come to mean something else. So what names a new identity is published once
-//! its allocation is on disk, and waits while the disk takes no writes; everything else goes on.
+//! its allocation is on disk, and, where objects say which number labels have, once there is one that says so. It waits
+//! while the disk takes no writes, or the API server; everything else goes on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kvstore::{Entry, Write};
-use topology::ClusterName;
 use topology::record::Kind;
 use topology::record::ip::IpValue;
+use topology::{ClusterName, Identity};
 
 use crate::identity::allocator::ALLOCATIONS;
 
-/// The identities whose allocations are not on disk yet.
+/// The identities whose allocations are not on disk yet, or which have no object yet.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     numbers: BTreeSet<u32>,
+    without_object: BTreeSet<u32>,
     identities: String,
     addresses: String,
 }
@@ -26,7 +28,8 @@ impl Held {
     pub(super) fn new(cluster: &ClusterName) -> Self {
         let prefix = |kind: Kind| kind.state_prefix(cluster);
         let (identities, addresses) = (prefix(Kind::Identities), prefix(Kind::Ip));
-        Self { numbers: BTreeSet::new(), identities, addresses }
+        let (numbers, without_object) = Default::default();
+        Self { numbers, without_object, identities, addresses }
     }
 
     /// Holds back what names the identities of these allocations.
@@ -38,23 +41,37 @@ impl Held {
         self.numbers.extend(allocations.iter().filter_map(number));
     }
 
-    /// Holds nothing back any more; returns how many identities there were.
+    /// Holds back what names these identities, and no others for want of an object; returns those that it held so far.
+    pub(super) fn wait_for_objects(&mut self, identities: impl Iterator<Item = Identity>) -> Vec<Identity> {
+        let now: BTreeSet<u32> = identities.map(|identity| identity.0).collect();
+        let before = std::mem::replace(&mut self.without_object, now);
+        before.difference(&self.without_object).copied().map(Identity).collect()
+    }
+
+    /// How many identities wait for an object.
+    pub(super) fn without_object(&self) -> usize {
+        self.without_object.len()
+    }
+
+    /// Nothing waits for the disk any more; returns how many identities did.
     pub(super) fn release(&mut self) -> usize {
         std::mem::take(&mut self.numbers).len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.numbers.is_empty()
+    /// Whether something waits for the disk.
+    pub(super) fn waits_for_disk(&self) -> bool {
+        !self.numbers.is_empty()
     }
 
     /// What becomes of a record: that of such an identity waits, and so does an address that has it. O(value).
     ///
     /// `current` is what is published under the key. If that is of another pod, it goes: nobody may take the new one for it.
     pub(super) fn fate(&self, key: &[u8], value: &[u8], current: Option<&Arc<Entry>>) -> Fate {
-        if self.numbers.is_empty() {
+        if self.numbers.is_empty() && self.without_object.is_empty() {
             return Fate::Goes;
         }
-        let holds = |number: Option<u32>| number.is_some_and(|number| self.numbers.contains(&number));
+        let is_held = |number: u32| self.numbers.contains(&number) || self.without_object.contains(&number);
+        let holds = |number: Option<u32>| number.is_some_and(is_held);
         if let Some(number) = key.strip_prefix(self.identities.as_bytes()) {
             let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
             return if holds(number) { Fate::Waits } else { Fate::Goes };
@@ -74,7 +91,7 @@ impl Held {
     }
 }
 
-/// What becomes of a record while the disk takes no writes.
+/// What becomes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It is published.
@@ -129,6 +146,12 @@ mod tests {
             Fate::Goes
         );
         assert_eq!(held.release(), 1);
+        assert_eq!(fate(&held, key, address("new", 589_826), current), Fate::Goes);
+        // For want of an object, the same.
+        assert!(held.wait_for_objects([Identity(589_826)].into_iter()).is_empty());
+        assert_eq!(fate(&held, key, address("new", 589_826), current), Fate::Withdraws);
+        assert_eq!(fate(&held, identity, "k8s:app=new;".to_owned(), None), Fate::Waits);
+        assert_eq!(held.wait_for_objects(std::iter::empty()), [Identity(589_826)]);
         assert_eq!(fate(&held, key, address("new", 589_826), current), Fate::Goes);
     }
 }

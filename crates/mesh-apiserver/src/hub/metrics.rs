@@ -20,6 +20,8 @@ pub struct Metrics {
     duration: Histogram,
     findings: Family<FindingLabels, Gauge>,
     allocated: Gauge,
+    in_use: Gauge,
+    waiting: Gauge,
     available: Gauge,
 }
 
@@ -40,6 +42,8 @@ impl Metrics {
             duration: Histogram::new(buckets),
             findings: Family::default(),
             allocated: Gauge::default(),
+            in_use: Gauge::default(),
+            waiting: Gauge::default(),
             available: Gauge::default(),
         };
         registry.register("records_put", "Records written to the store", metrics.written.clone());
@@ -55,6 +59,16 @@ impl Metrics {
             "identities_allocated",
             "Sets of labels that have a number",
             metrics.allocated.clone(),
+        );
+        registry.register(
+            "identities_in_use",
+            "Numbers that pods, or objects of identities, have",
+            metrics.in_use.clone(),
+        );
+        registry.register(
+            "identities_waiting",
+            "Numbers that pods have, whose objects are not there yet",
+            metrics.waiting.clone(),
         );
         registry.register("identities_available", "Numbers that the cluster has", metrics.available.clone());
         metrics
@@ -78,8 +92,10 @@ impl Metrics {
     }
 
     /// Says how many identities there are.
-    pub fn identities(&self, allocated: usize, available: usize) {
-        self.allocated.set(i64::try_from(allocated).unwrap_or(i64::MAX));
-        self.available.set(i64::try_from(available).unwrap_or(i64::MAX));
+    pub fn identities(&self, allocated: usize, in_use: usize, waiting: usize, available: usize) {
+        let gauges = [&self.allocated, &self.in_use, &self.waiting, &self.available];
+        for (gauge, value) in gauges.into_iter().zip([allocated, in_use, waiting, available]) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
     }
 }

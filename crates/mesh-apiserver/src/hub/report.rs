@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::finding::Finding;
+use crate::identity::Numbering;
 use crate::source::SourceStatus;
 
 /// The hub at its last update.
@@ -19,6 +20,12 @@ pub struct Report {
     pub objects: BTreeMap<&'static str, usize>,
     /// Sets of labels that have a number.
     pub identities_allocated: usize,
+    /// Numbers that pods, or objects of identities, have.
+    pub identities_in_use: usize,
+    /// Numbers that pods have, whose objects are not there yet.
+    pub identities_waiting: usize,
+    /// Who gives numbers.
+    pub numbering: Numbering,
     /// Numbers that the cluster has.
     pub identities_available: usize,
     /// All that is odd, worst first.

@@ -61,7 +61,11 @@ fn records(kind: ObjectKind) -> &'static [Kind] {
     match kind {
         // Whether a namespace takes part: without it, what is to be kept at home might be published.
         ObjectKind::Namespace => &Kind::ALL,
-        ObjectKind::Node => &[Kind::Nodes],
+        ObjectKind::Node | ObjectKind::CiliumNode => &[Kind::Nodes],
+        ObjectKind::CiliumIdentity => &[Kind::Identities],
+        ObjectKind::CiliumEndpoint => &[Kind::Ip],
+        // Without them the store remembers.
+        ObjectKind::MeshIdentity => &[],
         ObjectKind::Service | ObjectKind::EndpointSlice => &[Kind::Services, Kind::EndpointSlices],
         ObjectKind::Pod => &[Kind::Identities, Kind::Ip],
     }

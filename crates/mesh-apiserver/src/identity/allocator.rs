@@ -1,6 +1,6 @@
 //! Numbers for sets of labels.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ pub struct Allocator {
     range: RangeInclusive<u32>,
     by_labels: HashMap<Arc<Labels>, Identity>,
     by_number: BTreeMap<Identity, Arc<Labels>>,
+    /// Numbers that are not to be given: an object at the API server says whose they are.
+    reserved: BTreeSet<Identity>,
     /// The number after the highest one ever given.
     next: u32,
 }
@@ -32,7 +34,8 @@ impl Allocator {
     /// Numbers of `range`. The first one stays free, as in stock clusters.
     pub fn new(range: RangeInclusive<u32>) -> Self {
         let next = range.start() + 1;
-        Self { range, by_labels: HashMap::new(), by_number: BTreeMap::new(), next }
+        let (by_labels, by_number, reserved) = Default::default();
+        Self { range, by_labels, by_number, reserved, next }
     }
 
     /// Takes back an allocation of an earlier run. Returns false, and takes nothing, if the number is not in the
@@ -59,9 +62,13 @@ impl Allocator {
         if let Some(identity) = self.by_labels.get(labels) {
             return Ok((*identity, false));
         }
+        while self.reserved.contains(&Identity(self.next)) {
+            self.next += 1;
+        }
         let fresh = (self.next <= *self.range.end()).then_some(self.next);
-        let free = |number: &u32| !self.by_number.contains_key(&Identity(*number));
-        let idle = |number: &u32| !in_use(Identity(*number));
+        let given = |number: &u32| self.reserved.contains(&Identity(*number));
+        let free = |number: &u32| !given(number) && !self.by_number.contains_key(&Identity(*number));
+        let idle = |number: &u32| !given(number) && !in_use(Identity(*number));
         let number = fresh
             .or_else(|| self.range.clone().skip(1).find(free))
             .or_else(|| self.range.clone().skip(1).find(idle))
@@ -71,6 +78,45 @@ impl Allocator {
         }
         self.insert(Identity(number), Arc::new(labels.clone()));
         Ok((Identity(number), true))
+    }
+
+    /// Lets labels have a number, whatever had it or whichever they had. Returns false, and does nothing, if the number is
+    /// not one of the range.
+    pub fn claim(&mut self, identity: Identity, labels: Arc<Labels>) -> bool {
+        if !self.range.contains(&identity.0) || identity.0 == *self.range.start() {
+            return false;
+        }
+        self.forget(identity);
+        if let Some(former) = self.by_labels.remove(&labels) {
+            self.by_number.remove(&former);
+        }
+        self.insert(identity, labels);
+        true
+    }
+
+    /// Forgets whose a number is. It is free then, unless it is reserved.
+    pub fn forget(&mut self, identity: Identity) {
+        if let Some(labels) = self.by_number.remove(&identity) {
+            self.by_labels.remove(&labels);
+        }
+    }
+
+    /// Says whether a number is to be given to nobody who does not have it.
+    pub fn reserve(&mut self, identity: Identity, reserved: bool) {
+        match reserved {
+            true => self.reserved.insert(identity),
+            false => self.reserved.remove(&identity),
+        };
+    }
+
+    /// Nothing is reserved any more.
+    pub fn unreserve_all(&mut self) {
+        self.reserved.clear();
+    }
+
+    /// The number of labels that have one.
+    pub fn number(&self, labels: &Labels) -> Option<Identity> {
+        self.by_labels.get(labels).copied()
     }
 
     /// The labels of a number, to be shared by all who have it.
@@ -129,6 +175,36 @@ mod tests {
         assert_eq!(allocator.labels(Identity(258)).map(|found| &**found), Some(&labels(3)));
         assert!(allocator.allocate(&labels(2), |_| true).is_err());
         assert_eq!(allocator.usage(), (2, 2));
+    }
+
+    #[test]
+    fn a_claim_beats_what_was_given() {
+        let mut allocator = Allocator::new(256..=511);
+        let (one, two) = (Identity(257), Identity(258));
+        assert_eq!(allocator.allocate(&labels(1), |_| true), Ok((one, true)));
+        assert_eq!(allocator.allocate(&labels(2), |_| true), Ok((two, true)));
+        assert!(allocator.claim(one, Arc::new(labels(2))));
+        assert_eq!(allocator.number(&labels(2)), Some(one));
+        assert_eq!((allocator.number(&labels(1)), allocator.labels(two)), (None, None));
+        assert!(!allocator.claim(Identity(512), Arc::new(labels(2))), "another cluster's");
+        assert!(!allocator.claim(Identity(256), Arc::new(labels(2))), "the first one stays free");
+        // What others have is not given.
+        for reserved in [259, 260] {
+            allocator.reserve(Identity(reserved), true);
+        }
+        assert_eq!(allocator.allocate(&labels(3), |_| true), Ok((Identity(261), true)));
+        let mut full = Allocator::new(256..=258);
+        full.reserve(one, true);
+        assert_eq!(full.allocate(&labels(1), |_| false), Ok((two, true)));
+        assert_eq!(
+            full.allocate(&labels(2), |_| false),
+            Ok((two, true)),
+            "nobody has it, and it has no object"
+        );
+        full.reserve(two, true);
+        assert!(full.allocate(&labels(3), |_| false).is_err());
+        full.reserve(one, false);
+        assert_eq!(full.allocate(&labels(3), |_| true), Ok((one, true)));
     }
 
     #[test]

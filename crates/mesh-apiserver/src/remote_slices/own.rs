@@ -83,7 +83,7 @@ impl Teller {
                         owner(slice).into_iter().for_each(&mut touch);
                     }
                 }
-                ObjectKind::Namespace | ObjectKind::Node | ObjectKind::Pod => {}
+                _ => {}
             }
         }
         touched

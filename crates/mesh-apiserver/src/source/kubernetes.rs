@@ -12,6 +12,7 @@
 //!
 //! * [`access`]: kubeconfig or service account.
 //! * [`contact`]: requests counted, signs of life.
+//! * [`served`]: which kinds there are besides those of Kubernetes itself; [`custom`]: those that are followed.
 //! * [`kept`]: what is kept of an object.
 //! * [`mod@follow`]: one kind, whatever happens.
 //! * [`known`], [`assembly`]: what follows from an event; pure.
@@ -21,10 +22,12 @@
 pub mod access;
 pub mod assembly;
 pub mod contact;
+pub mod custom;
 pub mod follow;
 pub mod kept;
 pub mod known;
 pub mod metrics;
+pub mod served;
 pub mod trouble;
 
 use std::collections::BTreeMap;
@@ -38,6 +41,7 @@ use kube::Config;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Interval, MissedTickBehavior, interval};
+use tracing::error;
 
 use self::access::{Access, AccessError};
 use self::assembly::Assembly;
@@ -45,17 +49,26 @@ use self::contact::Contact;
 use self::follow::{News, follow};
 use self::kept::Kept;
 use self::metrics::Contacts;
+use self::served::{CiliumChoice, Served, discover};
 use self::trouble::Trouble;
 use super::{KindStatus, SourceEvent, SourceStatus, SourceUpdate};
-use crate::finding::Finding;
+use crate::finding::{Finding, Reason};
+use crate::identity::registrar::Registrar;
 use crate::object::ObjectKind;
+use crate::object::cilium::{CiliumNode, RawEndpoint, RawIdentity};
+use crate::object::identity::RawMeshIdentity;
 
 /// A Kubernetes API server as a source of objects. What follows it ends with this.
 #[derive(Debug)]
 pub struct KubernetesSource {
     server: String,
+    config: Config,
     contacts: Contacts,
+    sender: mpsc::Sender<(ObjectKind, News)>,
     news: mpsc::Receiver<(ObjectKind, News)>,
+    /// What the API server has besides, as last told.
+    served: Option<Served>,
+    discovered: mpsc::Receiver<Served>,
     followers: JoinSet<()>,
     assembly: Assembly,
     troubles: BTreeMap<ObjectKind, Trouble>,
@@ -69,31 +82,78 @@ impl KubernetesSource {
     /// Reads the configuration and begins to follow. The API server may be away: then its findings say so.
     ///
     /// Fails if it is not known how to reach it, or with what certificates.
-    pub async fn open(access: &Access, contacts: Contacts) -> Result<Self, AccessError> {
+    pub async fn open(
+        access: &Access,
+        contacts: Contacts,
+        choice: CiliumChoice,
+    ) -> Result<Self, AccessError> {
         let config = access.read().await?;
         let (sender, news) = mpsc::channel(CHANNEL);
-        let mut followers =
-            Followers { tasks: JoinSet::new(), config: &config, contacts: &contacts, news: sender };
-        followers.follow::<Namespace>()?;
-        followers.follow::<Node>()?;
-        followers.follow::<Service>()?;
-        followers.follow::<EndpointSlice>()?;
-        followers.follow::<Pod>()?;
-        let followers = followers.tasks;
+        let (tell, discovered) = mpsc::channel(1);
         let mut look = interval(STATUS_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
+        let mut source = Self {
             server: config.cluster_url.to_string().trim_end_matches('/').to_owned(),
+            config,
             contacts,
+            sender,
             news,
-            followers,
-            assembly: Assembly::default(),
+            served: None,
+            discovered,
+            followers: JoinSet::new(),
+            assembly: Assembly::undiscovered(),
             troubles: BTreeMap::new(),
             odd: BTreeMap::new(),
             last_change: None,
             look,
             told: None,
-        })
+        };
+        let client = access::client(&source.config, &Arc::default())?;
+        source.followers.spawn(discover(client, choice, tell));
+        source.follow::<Namespace>()?;
+        source.follow::<Node>()?;
+        source.follow::<Service>()?;
+        source.follow::<EndpointSlice>()?;
+        // Pods only where Cilium does not run.
+        Ok(source)
+    }
+
+    fn follow<K: Kept>(&mut self) -> Result<(), AccessError> {
+        let contact = self.contacts.of(K::KIND);
+        contact.is_followed.store(true, Ordering::Relaxed);
+        let client = access::client(&self.config, contact)?;
+        self.followers.spawn(follow::<K>(client, Arc::clone(contact), self.sender.clone()));
+        Ok(())
+    }
+
+    /// Follows what the API server has besides.
+    fn discover(&mut self, served: Served) -> Result<(), AccessError> {
+        let before = self.served.replace(served);
+        let had = before.unwrap_or_default();
+        self.assembly.expect([]);
+        if served.cilium && !had.cilium {
+            self.assembly.expect(ObjectKind::CILIUM);
+            self.follow::<RawIdentity>()?;
+            self.follow::<RawEndpoint>()?;
+            self.follow::<CiliumNode>()?;
+        }
+        match (before, served.cilium) {
+            (None, true) => self.assembly.expect_no(ObjectKind::Pod),
+            (None, false) => self.follow::<Pod>()?,
+            _ => {}
+        }
+        if served.mesh_identities && !had.mesh_identities && !served.cilium {
+            self.assembly.expect([ObjectKind::MeshIdentity]);
+            self.follow::<RawMeshIdentity>()?;
+        }
+        Ok(())
+    }
+
+    /// Starts a task that writes objects of identities to the API server.
+    pub fn registrar(&self) -> Option<Registrar> {
+        // It was possible when the source was opened.
+        let client = access::client(&self.config, &Arc::default()).ok()?;
+        Some(Registrar::start(client))
     }
 
     /// Waits for the next update: objects that changed, all that are ready now, or news about the source itself. Not
@@ -108,6 +168,12 @@ impl KubernetesSource {
                     false
                 }
                 _ = self.look.tick() => true,
+                Some(served) = self.discovered.recv() => {
+                    if let Err(error) = self.discover(served) {
+                        error!(error = %mesh_runtime::Chain(&error), "follow more kinds");
+                    }
+                    false
+                }
                 Some(ended) = self.followers.join_next() => {
                     let error = ended.expect_err("a follower ends only with the source");
                     std::panic::resume_unwind(error.into_panic());
@@ -132,9 +198,10 @@ impl KubernetesSource {
             let objects = objects.unwrap_or_else(|| self.assembly.nothing());
             let missing = match objects {
                 SourceEvent::Unread => Default::default(),
-                _ => self.assembly.missing().clone(),
+                _ => self.assembly.missing(),
             };
-            return SourceUpdate { objects, missing, findings, status };
+            let numbering = self.assembly.numbering();
+            return SourceUpdate { objects, missing, numbering, findings, status };
         }
     }
 
@@ -156,6 +223,14 @@ impl KubernetesSource {
     fn findings(&self) -> Vec<Finding> {
         let mut findings = trouble::findings(&self.server, &self.troubles);
         findings.extend(self.odd.values().flatten().cloned());
+        if self.served.is_some_and(|served| !served.mesh_identities && !served.cilium) {
+            findings.push(
+                Finding::info(Reason::IdentitiesInStore, "kind MeshIdentity")
+                    .found("the API server has no meshidentities in isthmus.dev/v1alpha1")
+                    .expected("its definition, which is installed beside the hub")
+                    .so("the numbers of identities are kept in the hub's store alone: losing it renumbers"),
+            );
+        }
         findings
     }
 
@@ -163,7 +238,7 @@ impl KubernetesSource {
         let kind = |(kind, contact): (ObjectKind, &Arc<Contact>)| {
             let status = KindStatus {
                 objects: contact.objects.load(Ordering::Relaxed),
-                listed: !self.assembly.missing().contains(&kind),
+                listed: self.assembly.is_listed(kind),
                 lists: contact.relists.load(Ordering::Relaxed),
                 heard: contact.silence().and_then(|silence| {
                     let heard = Timestamp::now() - SignedDuration::try_from(silence).ok()?;
@@ -183,23 +258,6 @@ impl KubernetesSource {
             last_change: self.last_change,
             kinds: self.contacts.iter().map(kind).collect(),
         }
-    }
-}
-
-/// Starts followers.
-struct Followers<'a> {
-    tasks: JoinSet<()>,
-    config: &'a Config,
-    contacts: &'a Contacts,
-    news: mpsc::Sender<(ObjectKind, News)>,
-}
-
-impl Followers<'_> {
-    fn follow<K: Kept>(&mut self) -> Result<(), AccessError> {
-        let contact = self.contacts.of(K::KIND);
-        let client = access::client(self.config, contact)?;
-        self.tasks.spawn(follow::<K>(client, Arc::clone(contact), self.news.clone()));
-        Ok(())
     }
 }
 

@@ -18,7 +18,6 @@ pub mod document;
 pub mod folder;
 pub mod watch;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tokio::time::{Duration, Instant};
@@ -96,7 +95,8 @@ impl ManifestSource {
                 ..SourceStatus::default()
             };
             let findings = self.folder.findings();
-            return SourceUpdate { objects, missing: BTreeSet::new(), findings, status };
+            let (missing, numbering) = Default::default();
+            return SourceUpdate { objects, missing, numbering, findings, status };
         }
     }
 

@@ -15,6 +15,7 @@ use crate::export::Cluster;
 use crate::hub::Hub;
 use crate::hub::metrics::Metrics;
 use crate::hub::report::Report;
+use crate::identity;
 use crate::peer_filters::file::FilterFile;
 use crate::remote_slices::own::Teller;
 use crate::source::Origin;
@@ -71,6 +72,7 @@ fn owner(cluster: &Cluster) -> String {
 pub struct Replica {
     cluster: Cluster,
     origin: Origin,
+    identities: identity::Options,
     etcd: Etcd,
     contender: Contender,
     metrics: Metrics,
@@ -106,23 +108,21 @@ impl Replica {
     ) -> Self {
         let contender = Contender::new(etcd.clone(), Bytes::from_static(LEADER.as_bytes()), name);
         let (report, leads) = (watch::Sender::new(Report::default()), watch::Sender::new(false));
-        Self {
-            cluster,
-            origin,
-            etcd,
-            contender,
-            metrics,
-            filters: Mutex::new(filters),
-            report,
-            leads,
-            teller: None,
-        }
+        let identities = identity::Options::default();
+        let filters = Mutex::new(filters);
+        Self { cluster, origin, identities, etcd, contender, metrics, filters, report, leads, teller: None }
     }
 
     /// Tells of the own services while it leads.
     #[must_use]
     pub fn telling(self, teller: Option<Teller>) -> Self {
         Self { teller, ..self }
+    }
+
+    /// Does with identities as an operator says.
+    #[must_use]
+    pub fn with_identities(self, identities: identity::Options) -> Self {
+        Self { identities, ..self }
     }
 
     /// What the status page shows of the hub; of one that has never led, nothing.
@@ -191,7 +191,8 @@ impl Replica {
         filters.publish(fence.clone()).await.map_err(|error| Chain(&error).to_string())?;
         // It takes the allocations of identities from the mirror, which holds all that earlier leaders wrote.
         let hub = Hub::new(self.cluster.clone(), fence.clone(), self.metrics.clone());
-        let hub = hub.reporting(self.report.clone()).telling(self.teller.clone());
+        let hub = hub.with_identities(self.identities.clone()).telling(self.teller.clone());
+        let hub = hub.reporting(self.report.clone());
         // What is dropped here may leave a transaction under way; it counts only while the term lasts.
         tokio::select! {
             ended = hub.run(source, None, shutdown.clone()) => ended.map_err(|error| Chain(&error).to_string()),

@@ -186,6 +186,7 @@ proptest! {
                 ObjectKind::Service => Body::Service(index.service(namespace, name)?.clone()),
                 ObjectKind::EndpointSlice => Body::EndpointSlice(index.slice(namespace, name)?.clone()),
                 ObjectKind::Pod => Body::Pod(index.pod(namespace, name)?.clone()),
+                custom => panic!("{custom:?} is not made here"),
             };
             Object::try_from(body).ok()
         });

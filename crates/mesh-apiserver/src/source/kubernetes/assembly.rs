@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::identity::Numbering;
 use crate::index::Change;
 use crate::object::{Object, ObjectKind, ObjectRef};
 use crate::source::SourceEvent;
@@ -11,6 +12,12 @@ use crate::source::SourceEvent;
 #[derive(Debug)]
 pub struct Assembly {
     state: State,
+    /// Kinds that are followed.
+    expected: BTreeSet<ObjectKind>,
+    /// Which kinds there are besides those of Kubernetes itself is not known yet.
+    undiscovered: bool,
+    /// Cilium gives numbers.
+    cilium: bool,
     /// Kinds that have not been listed yet.
     unlisted: BTreeSet<ObjectKind>,
     /// Those of them that the API server does not give.
@@ -29,12 +36,62 @@ enum State {
 
 impl Default for Assembly {
     fn default() -> Self {
-        let unlisted = BTreeSet::from(ObjectKind::ALL);
-        Self { state: State::Reading(BTreeMap::new()), unlisted, denied: BTreeSet::new(), arrived: false }
+        let expected = BTreeSet::from(ObjectKind::ALL);
+        Self {
+            state: State::Reading(BTreeMap::new()),
+            unlisted: expected.clone(),
+            expected,
+            undiscovered: false,
+            cilium: false,
+            denied: BTreeSet::new(),
+            arrived: false,
+        }
     }
 }
 
 impl Assembly {
+    /// One that waits to be told which kinds there are.
+    pub fn undiscovered() -> Self {
+        Self { undiscovered: true, ..Self::default() }
+    }
+
+    /// These kinds are followed besides, and it is known which there are.
+    pub fn expect(&mut self, kinds: impl IntoIterator<Item = ObjectKind>) {
+        self.undiscovered = false;
+        for kind in kinds {
+            if self.expected.insert(kind) {
+                self.unlisted.insert(kind);
+            }
+        }
+    }
+
+    /// This kind is not followed.
+    pub fn expect_no(&mut self, kind: ObjectKind) {
+        self.expected.remove(&kind);
+        self.unlisted.remove(&kind);
+        self.denied.remove(&kind);
+    }
+
+    /// Who says which number labels have.
+    pub fn numbering(&self) -> Numbering {
+        let has = |kind: ObjectKind| self.expected.contains(&kind) && !self.unlisted.contains(&kind);
+        match (self.cilium, has(ObjectKind::MeshIdentity)) {
+            (true, _) => Numbering::Cilium,
+            (false, true) => Numbering::Objects,
+            (false, false) => Numbering::Store,
+        }
+    }
+
+    /// Whether Cilium's kinds have all been listed, or are denied, for the first time. From then on they count.
+    fn cilium_arrives(&mut self) -> bool {
+        let known = |kind: &ObjectKind| {
+            self.expected.contains(kind) && (!self.unlisted.contains(kind) || self.denied.contains(kind))
+        };
+        let arrives = !self.cilium && ObjectKind::CILIUM.iter().all(known);
+        self.cilium |= arrives;
+        arrives
+    }
+
     /// Takes in changes of objects of a kind; `listed` with the first complete list of the kind at the latest.
     pub fn take(&mut self, kind: ObjectKind, changes: Vec<Change>, listed: bool) {
         if listed {
@@ -65,11 +122,11 @@ impl Assembly {
     /// What there is to tell, if anything. The reset comes when each kind has been listed or is denied, and one at least
     /// has been listed.
     pub fn event(&mut self) -> Option<SourceEvent> {
-        let arrived = std::mem::take(&mut self.arrived);
+        let arrived = std::mem::take(&mut self.arrived) | self.cilium_arrives();
         match &mut self.state {
             State::Reading(objects) => {
-                let listed = ObjectKind::ALL.len() > self.unlisted.len();
-                if !listed || self.unlisted != self.denied {
+                let listed = self.expected.len() > self.unlisted.len();
+                if self.undiscovered || !listed || self.unlisted != self.denied {
                     return None;
                 }
                 let objects = std::mem::take(objects).into_values().collect();
@@ -90,9 +147,19 @@ impl Assembly {
         }
     }
 
-    /// Kinds that have never been listed.
-    pub fn missing(&self) -> &BTreeSet<ObjectKind> {
-        &self.unlisted
+    /// Kinds that have never been listed, and without which something is not known. Our own identities are not among them:
+    /// without them the store remembers.
+    pub fn missing(&self) -> BTreeSet<ObjectKind> {
+        let counts = |kind: &&ObjectKind| match kind {
+            ObjectKind::MeshIdentity => false,
+            kind => self.cilium || !ObjectKind::CILIUM.contains(kind),
+        };
+        self.unlisted.iter().filter(counts).copied().collect()
+    }
+
+    /// Whether a kind has been listed.
+    pub fn is_listed(&self, kind: ObjectKind) -> bool {
+        self.expected.contains(&kind) && !self.unlisted.contains(&kind)
     }
 
     /// Whether the reset has been made.

@@ -33,6 +33,8 @@ pub struct Contact {
     pub objects: AtomicUsize,
     /// Whether the last list or watch is good.
     pub is_current: AtomicBool,
+    /// Whether the kind is followed at all.
+    pub is_followed: AtomicBool,
     retry_after: Mutex<Option<Duration>>,
     answers: watch::Sender<u64>,
     watch_starts: Mutex<(f64, Instant)>,
@@ -50,6 +52,7 @@ impl Default for Contact {
             relists: AtomicU64::default(),
             objects: AtomicUsize::default(),
             is_current: AtomicBool::default(),
+            is_followed: AtomicBool::default(),
             retry_after: Mutex::default(),
             answers: watch::Sender::new(0),
             watch_starts: Mutex::new((WATCH_BURST, now)),

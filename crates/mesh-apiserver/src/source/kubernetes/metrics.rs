@@ -20,7 +20,8 @@ pub struct Contacts(Arc<[(ObjectKind, Arc<Contact>)]>);
 
 impl Default for Contacts {
     fn default() -> Self {
-        Self(ObjectKind::ALL.map(|kind| (kind, Arc::default())).into())
+        let kinds = ObjectKind::ALL.into_iter().chain(ObjectKind::CUSTOM);
+        Self(kinds.map(|kind| (kind, Arc::default())).collect())
     }
 }
 
@@ -32,9 +33,10 @@ impl Contacts {
         contacts
     }
 
-    /// Each kind with its contact.
+    /// Each kind that is followed, with its contact.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectKind, &Arc<Contact>)> {
-        self.0.iter().map(|(kind, contact)| (*kind, contact))
+        let followed = self.0.iter().filter(|(_, contact)| contact.is_followed.load(Ordering::Relaxed));
+        followed.map(|(kind, contact)| (*kind, contact))
     }
 
     /// The contact about a kind.
@@ -114,9 +116,13 @@ mod tests {
         let mut registry = Registry::with_prefix("mesh_apiserver");
         let contacts = Contacts::register(&mut registry);
         contacts.of(ObjectKind::Pod).errors.fetch_add(3, Ordering::Relaxed);
+        for kind in [ObjectKind::Pod, ObjectKind::Node] {
+            contacts.of(kind).is_followed.store(true, Ordering::Relaxed);
+        }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encode");
         assert!(text.contains("mesh_apiserver_source_errors_total{kind=\"Pod\"} 3"), "{text}");
         assert!(text.contains("mesh_apiserver_source_objects{kind=\"Node\"} 0"), "{text}");
+        assert!(!text.contains("CiliumNode"), "what is not there is not out of date: {text}");
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use kube::runtime::watcher;
 
+use super::custom::CILIUM;
 use crate::finding::{Finding, Reason};
+use crate::identity::resource;
 use crate::object::ObjectKind;
 
 /// Why a kind is not up to date.
@@ -109,13 +111,13 @@ pub fn findings(server: &str, troubles: &BTreeMap<ObjectKind, Trouble>) -> Vec<F
                 Finding::error(Reason::SourceDenied, format_args!("kind {}", kind.as_str()))
                     .found(format_args!("since {:.0}: {}", trouble.since, trouble.text))
                     .expected(format_args!("to be allowed to {verb} it: {}", rule(*kind)))
-                    .so(STAYS),
+                    .so(consequence(*kind)),
             ),
             Class::Absent => findings.push(
                 Finding::error(Reason::SourceDenied, format_args!("kind {}", kind.as_str()))
                     .found(format_args!("since {:.0}: {}", trouble.since, trouble.text))
-                    .expected(format_args!("an API server that has {}", resource(*kind)))
-                    .so(STAYS),
+                    .expected(format_args!("an API server that has {}", served(*kind)))
+                    .so(consequence(*kind)),
             ),
             class => shared.entry(class).or_default().push((*kind, trouble)),
         }
@@ -145,12 +147,18 @@ pub fn findings(server: &str, troubles: &BTreeMap<ObjectKind, Trouble>) -> Vec<F
 /// A rule of a ClusterRole that allows what is needed of a kind.
 pub fn rule(kind: ObjectKind) -> String {
     let (group, resource) = group_resource(kind);
-    format!("ClusterRole rule {{apiGroups: [{group:?}], resources: [{resource}], verbs: [list, watch]}}")
+    let verbs = match kind {
+        ObjectKind::MeshIdentity => "list, watch, create, patch, delete",
+        _ => "list, watch",
+    };
+    format!("ClusterRole rule {{apiGroups: [{group:?}], resources: [{resource}], verbs: [{verbs}]}}")
 }
 
-fn resource(kind: ObjectKind) -> String {
+fn served(kind: ObjectKind) -> String {
     match group_resource(kind) {
         ("", resource) => format!("{resource} in v1"),
+        (CILIUM, resource) => format!("{resource} in {CILIUM}/v2"),
+        (resource::GROUP, resource) => format!("{resource} in {}/{}", resource::GROUP, resource::VERSION),
         (group, resource) => format!("{resource} in {group}/v1"),
     }
 }
@@ -162,11 +170,25 @@ fn group_resource(kind: ObjectKind) -> (&'static str, &'static str) {
         ObjectKind::Service => ("", "services"),
         ObjectKind::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
         ObjectKind::Pod => ("", "pods"),
+        ObjectKind::MeshIdentity => (resource::GROUP, resource::PLURAL),
+        ObjectKind::CiliumIdentity => (CILIUM, "ciliumidentities"),
+        ObjectKind::CiliumEndpoint => (CILIUM, "ciliumendpoints"),
+        ObjectKind::CiliumNode => (CILIUM, "ciliumnodes"),
     }
 }
 
 fn chain(error: &kube::Error) -> String {
     mesh_runtime::Chain(error).to_string()
+}
+
+fn consequence(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::MeshIdentity => {
+            "the numbers of identities are kept in the hub's store alone, and what objects said before stays: losing the \
+             store renumbers"
+        }
+        _ => STAYS,
+    }
 }
 
 const STAYS: &str = "other kinds are followed; records that need this one stay as they were published, and are not \

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::finding::{Finding, Reason};
+use crate::object::cilium::{CiliumNode, RawEndpoint, RawIdentity};
+use crate::object::identity::RawMeshIdentity;
 use crate::object::{Body, Object, ObjectKind};
 
 /// What a file's text holds.
@@ -180,6 +182,17 @@ fn body(kind: ObjectKind, source: Source<'_>) -> Result<Body, Misfit> {
         ObjectKind::Service => Body::Service(source.into::<Service>()?),
         ObjectKind::EndpointSlice => Body::EndpointSlice(source.into::<EndpointSlice>()?),
         ObjectKind::Pod => Body::Pod(Arc::new(Arc::unwrap_or_clone(source.into::<Pod>()?).into())),
+        // Manifests are not asked for these: what a kind means is for `ObjectKind::of` to say.
+        ObjectKind::MeshIdentity => {
+            Body::MeshIdentity(Arc::new(Arc::unwrap_or_clone(source.into::<RawMeshIdentity>()?).into()))
+        }
+        ObjectKind::CiliumIdentity => {
+            Body::CiliumIdentity(Arc::new(Arc::unwrap_or_clone(source.into::<RawIdentity>()?).into()))
+        }
+        ObjectKind::CiliumEndpoint => {
+            Body::CiliumEndpoint(Arc::new(Arc::unwrap_or_clone(source.into::<RawEndpoint>()?).into()))
+        }
+        ObjectKind::CiliumNode => Body::CiliumNode(source.into::<CiliumNode>()?),
     })
 }
 
