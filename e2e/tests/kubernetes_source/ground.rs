@@ -134,14 +134,36 @@ impl Ground {
 
     /// A hub that follows the API server, with its store in a folder of this name.
     pub(crate) fn hub(&self, data: &str) -> Result<Hub> {
-        self.hub_with(data, Vec::new())
+        self.hub_with(data, [""; 0])
     }
 
     /// A hub that follows the API server, with flags of its own.
-    pub(crate) fn hub_with(&self, data: &str, flags: Vec<String>) -> Result<Hub> {
+    pub(crate) fn hub_with(
+        &self,
+        data: &str,
+        flags: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Hub> {
         let kubeconfig = format!("--kubeconfig={}", self.api.kubeconfig().display());
         let source = vec!["--source=kubernetes".to_owned(), kubeconfig];
-        self.start(data, source.into_iter().chain(flags).collect())
+        self.start(data, source.into_iter().chain(flags.into_iter().map(Into::into)).collect())
+    }
+
+    /// All objects of a kind, by name.
+    pub(crate) async fn objects(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+        plural: &str,
+    ) -> Result<BTreeMap<String, Value>> {
+        let kind = GroupVersionKind::gvk(group, version, kind);
+        let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+        let api = Api::<DynamicObject>::all_with(self.client().await?, &resource);
+        let objects = api.list(&ListParams::default()).await.with_context(|| format!("list {plural}"))?;
+        let named = |object: DynamicObject| {
+            Ok((object.metadata.name.clone().context("a name")?, serde_json::to_value(object)?))
+        };
+        objects.items.into_iter().map(named).collect()
     }
 
     /// One of several hubs that follow the API server, on one etcd.

@@ -1,7 +1,9 @@
 //! A hub that follows an API server: what it publishes, and that nothing is lost and nothing blinks while the API server
 //! does what API servers do.
 
+mod cilium;
 mod ground;
+mod identities;
 mod objects;
 mod remote_slices;
 mod rules;

@@ -95,5 +95,5 @@ async fn resources(client: &Client, version: &str) -> Result<BTreeSet<String>, E
 }
 
 /// How often the API server is asked.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(30);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);

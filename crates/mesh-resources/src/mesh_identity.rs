@@ -79,6 +79,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_file_that_is_installed_is_the_definition() {
+        let file = include_str!("../../../../deploy/crds/meshidentities.isthmus.dev.yaml");
+        let file: CustomResourceDefinition = serde_saphyr::from_str(file).expect("a definition");
+        assert_eq!(file, definition());
+    }
+
+    #[test]
     fn a_definition_and_an_object_of_it() {
         let definition = definition();
         assert_eq!(definition.metadata.name.as_deref(), Some("meshidentities.isthmus.dev"));
