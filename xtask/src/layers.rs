@@ -32,9 +32,9 @@ const ALLOWED: [(&str, &[&str]); 13] = [
 /// Crates that only some of ours may import, because they stand for a part of the outside world.
 const KEPT: [(&str, &[&str]); 4] = [
     ("aya", &["ebpf-loader"]),
-    ("k8s-openapi", &["mesh-apiserver", "mesh-resources", "e2e"]),
+    ("k8s-openapi", &["mesh-apiserver", "mesh-resources", "e2e", "meshctl"]),
     ("kube", &["mesh-apiserver", "mesh-resources", "meshctl"]),
-    ("schemars", &["mesh-resources"]),
+    ("schemars", &["mesh-resources", "meshctl"]),
 ];
 
 #[derive(Deserialize)]

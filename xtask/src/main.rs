@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod command;
+mod image;
 mod layers;
 mod run;
 mod setup;
@@ -50,6 +51,8 @@ enum Word {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// OCI archives of hub, agent and meshctl, without a daemon.
+    Image(image::Args),
     /// What CI does: check, then test.
     Ci,
 }
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Word::Soak { name } => soak::soak(name.as_deref()),
         Word::Demo { args } => run::demo(&args),
         Word::Bench { name, args } => bench::bench(name, &args),
+        Word::Image(args) => image::image(&args),
         Word::Ci => {
             check::check()?;
             run::test(&[])

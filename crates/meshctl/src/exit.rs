@@ -5,9 +5,20 @@ use std::process::ExitCode;
 
 use pki::authority::AuthorityError;
 
+/// Refused by a rule, and nothing was changed: every reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("refused: {}", .0.join("; "))]
+pub(crate) struct Refused(pub(crate) Vec<String>);
+
 /// Prints an error with its causes; tells refusals by a rule from failures.
 pub(crate) fn report(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if let Some(Refused(reasons)) = error.downcast_ref() {
+        for reason in reasons {
+            eprintln!("refused: {reason}");
+        }
+        return ExitCode::from(REFUSED);
+    }
     match error.downcast_ref::<AuthorityError>() {
         Some(AuthorityError::Refused { refusals }) => {
             for refusal in refusals {

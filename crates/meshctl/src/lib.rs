@@ -7,13 +7,18 @@
 //! meshctl ca leaf          a certificate for a hub, an agent, an operator     -> a directory like a Secret's
 //! meshctl ca list          what is enrolled
 //! meshctl ca export-bundle the root, for those who are to trust the mesh
+//! meshctl install          hub and agents into a cluster, or their objects as text
+//! meshctl uninstall        takes away what install made, and nothing else
 //! ```
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage,
 //! 3 refused by a rule of the mesh (nothing was changed).
 
 mod ca;
+mod cluster;
 mod exit;
+pub mod install;
+mod uninstall;
 
 use std::process::ExitCode;
 
@@ -32,12 +37,18 @@ enum Command {
     /// Certificates: the mesh's root, passports of clusters, leaves of nodes
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Install hub and agents into a cluster, or print what would be
+    Install(Box<install::Args>),
+    /// Take away what install made: agents, then the hub, and nothing else
+    Uninstall(uninstall::Args),
 }
 
 /// Runs one command and reports its outcome as an exit code; errors are printed to standard error.
 pub fn run(args: Args) -> ExitCode {
     let outcome = match args.command {
         Command::Ca(command) => ca::run(command),
+        Command::Install(args) => install::run(&args),
+        Command::Uninstall(args) => uninstall::run(&args),
     };
     exit::report(outcome)
 }

@@ -1,0 +1,73 @@
+//! Certificates in a folder, as Secrets. Never printed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+
+use super::{Object, Part, Target, metadata};
+use crate::install::checked::Checked;
+use crate::install::values::Profile;
+
+/// A Secret that an installation needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Its name.
+    pub(crate) name: String,
+    /// The role of the leaf in it, and the name of its folder.
+    pub(crate) role: &'static str,
+    /// Whether programs start without it.
+    pub(crate) optional: bool,
+    /// The component that mounts it.
+    component: &'static str,
+}
+
+/// The Secrets that these values name.
+pub(crate) fn wanted(values: &Checked) -> Vec<Wanted> {
+    let (hub, agent) = (&values.hub, &values.agent);
+    let wanted =
+        |name: &String, role, optional, component| Wanted { name: name.clone(), role, optional, component };
+    let mut all = vec![wanted(&hub.tls_secret, "hub", false, "hub")];
+    if !hub.store.etcd.is_empty() {
+        all.push(wanted(&hub.store.tls_secret, "store", false, "hub"));
+    }
+    if values.profile == Profile::Agent {
+        all.push(wanted(&agent.local_tls_secret, "local", false, "agent"));
+        all.push(wanted(&agent.remote_tls_secret, "remote", true, "agent"));
+    }
+    all
+}
+
+impl Wanted {
+    /// Where `meshctl ca leaf --out` is expected to have written it.
+    pub(crate) fn folder(&self, below: &Path) -> PathBuf {
+        below.join(self.role)
+    }
+
+    /// Reads it from its folder; none if there is no such folder. Fails if a file is missing or not PEM.
+    pub(crate) fn read(&self, below: &Path, target: Target<'_>) -> Result<Option<Object>> {
+        let folder = self.folder(below);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let mut data = std::collections::BTreeMap::new();
+        for name in ["tls.crt", "tls.key", "ca.crt"] {
+            let path = folder.join(name);
+            let content = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            if !content.starts_with(b"-----BEGIN ") || content.len() > MAX_FILE {
+                bail!("{}: expected a PEM file as `meshctl ca leaf` writes it", path.display());
+            }
+            data.insert(name.to_owned(), ByteString(content));
+        }
+        let secret = Secret {
+            metadata: metadata(target, &self.name, Some(self.component)),
+            type_: Some("kubernetes.io/tls".to_owned()),
+            data: Some(data),
+            ..Secret::default()
+        };
+        Ok(Some(Object::new(Part::Ground, &secret)))
+    }
+}
+
+const MAX_FILE: usize = 256 * 1024;
