@@ -100,6 +100,14 @@ pub fn built_in() -> BTreeMap<KindId, Arc<Kind>> {
     add(entry::<core::Secret>("", "v1", "Secret", "secrets", &[]));
     add(entry::<core::ConfigMap>("", "v1", "ConfigMap", "configmaps", &["cm"]));
     add(entry::<core::ServiceAccount>("", "v1", "ServiceAccount", "serviceaccounts", &["sa"]));
+    add(entry::<core::PersistentVolumeClaim>(
+        "",
+        "v1",
+        "PersistentVolumeClaim",
+        "persistentvolumeclaims",
+        &["pvc"],
+    )
+    .with_status());
     add(entry::<core::Event>("", "v1", "Event", "events", &["ev"]));
     add(entry::<events::Event>("events.k8s.io", "v1", "Event", "events", &["ev"]));
     add(entry::<discovery::EndpointSlice>("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", &[])
