@@ -14,7 +14,6 @@ pub mod filter;
 pub mod numbering;
 pub mod registrar;
 pub mod registry;
-pub mod resource;
 
 pub use allocator::{Allocator, Exhausted};
 pub use filter::{LabelFilter, security_labels};

@@ -5,6 +5,7 @@
 //!   ClusterPeer     cluster     a remote cluster: how to reach it, whom to       the hub
 //!                               believe, what it is shown, what it may offer
 //!   FailoverPolicy  namespaced  in what order a service's backends are used      the hub: checked, not yet applied
+//!   MeshIdentity    cluster     a set of labels and its number                   the hub, which writes them itself
 //! ```
 //!
 //! The schemas hold what can be said without looking at anything else, so that an API server refuses it at once. Whoever
@@ -19,6 +20,7 @@
 pub mod cluster_peer;
 pub mod condition;
 pub mod failover_policy;
+pub mod mesh_identity;
 mod schema;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -34,7 +36,7 @@ pub const VERSION: &str = "v1alpha1";
 
 /// The definitions of all of them, by name.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![schema::tidy(ClusterPeer::crd()), schema::tidy(FailoverPolicy::crd())]
+    vec![schema::tidy(ClusterPeer::crd()), schema::tidy(FailoverPolicy::crd()), mesh_identity::definition()]
 }
 
 /// A definition as YAML, as it lies in `deploy/crds`.

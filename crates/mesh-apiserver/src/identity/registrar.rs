@@ -22,9 +22,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use topology::{Identity, Labels};
 use tracing::debug;
 
-use super::resource;
 use crate::object::MeshIdentity;
 use crate::object::identity::{UNUSED, to_map};
+use mesh_resources::mesh_identity;
 
 /// How the object of a number is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,8 +98,8 @@ enum Failure {
 
 impl Objects {
     fn new(client: Client) -> Self {
-        let kind = GroupVersionKind::gvk(resource::GROUP, resource::VERSION, resource::KIND);
-        Self(Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, resource::PLURAL)))
+        let kind = GroupVersionKind::gvk(mesh_resources::GROUP, mesh_resources::VERSION, mesh_identity::KIND);
+        Self(Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, mesh_identity::PLURAL)))
     }
 
     async fn make_so(&self, identity: Identity, want: &Want) -> Result<(), Failure> {
@@ -107,7 +107,7 @@ impl Objects {
         let done = async {
             match want {
                 Want::Exists(labels) => {
-                    let object = resource::object(&name, &to_map(labels));
+                    let object = mesh_identity::object(&name, &to_map(labels));
                     let object = serde_json::from_value(object).map_err(Error::SerdeError)?;
                     let params =
                         PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };

@@ -8,10 +8,10 @@ use kube::Resource;
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 
 use super::kept::Kept;
-use crate::identity::resource;
 use crate::object::cilium::{RawEndpoint, RawIdentity};
 use crate::object::identity::RawMeshIdentity;
 use crate::object::{Body, CiliumNode, ObjectKind};
+use mesh_resources::mesh_identity;
 
 /// The group of Cilium's kinds.
 pub const CILIUM: &str = "cilium.io";
@@ -53,9 +53,9 @@ resource!(
     RawMeshIdentity,
     ClusterResourceScope,
     ObjectKind::MeshIdentity,
-    resource::GROUP,
-    resource::VERSION,
-    resource::PLURAL
+    mesh_resources::GROUP,
+    mesh_resources::VERSION,
+    mesh_identity::PLURAL
 );
 resource!(RawIdentity, ClusterResourceScope, ObjectKind::CiliumIdentity, CILIUM, "v2", "ciliumidentities");
 resource!(RawEndpoint, NamespaceResourceScope, ObjectKind::CiliumEndpoint, CILIUM, "v2", "ciliumendpoints");

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::follow::LONGEST_PAUSE;
-use crate::identity::resource;
+use mesh_resources::mesh_identity;
 
 /// What the API server has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,8 +73,8 @@ async fn look(client: &Client, choice: CiliumChoice) -> Result<Served, Error> {
         }
         CiliumChoice::Off => false,
     };
-    let version = format!("{}/{}", resource::GROUP, resource::VERSION);
-    let mesh_identities = resources(client, &version).await?.contains(resource::PLURAL);
+    let version = format!("{}/{}", mesh_resources::GROUP, mesh_resources::VERSION);
+    let mesh_identities = resources(client, &version).await?.contains(mesh_identity::PLURAL);
     Ok(Served { cilium, mesh_identities })
 }
 

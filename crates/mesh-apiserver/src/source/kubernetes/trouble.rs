@@ -7,8 +7,8 @@ use kube::runtime::watcher;
 
 use super::custom::CILIUM;
 use crate::finding::{Finding, Reason};
-use crate::identity::resource;
 use crate::object::ObjectKind;
+use mesh_resources::mesh_identity;
 
 /// Why a kind is not up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +158,9 @@ fn served(kind: ObjectKind) -> String {
     match group_resource(kind) {
         ("", resource) => format!("{resource} in v1"),
         (CILIUM, resource) => format!("{resource} in {CILIUM}/v2"),
-        (resource::GROUP, resource) => format!("{resource} in {}/{}", resource::GROUP, resource::VERSION),
+        (mesh_resources::GROUP, resource) => {
+            format!("{resource} in {}/{}", mesh_resources::GROUP, mesh_resources::VERSION)
+        }
         (group, resource) => format!("{resource} in {group}/v1"),
     }
 }
@@ -170,7 +172,7 @@ fn group_resource(kind: ObjectKind) -> (&'static str, &'static str) {
         ObjectKind::Service => ("", "services"),
         ObjectKind::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
         ObjectKind::Pod => ("", "pods"),
-        ObjectKind::MeshIdentity => (resource::GROUP, resource::PLURAL),
+        ObjectKind::MeshIdentity => (mesh_resources::GROUP, mesh_identity::PLURAL),
         ObjectKind::CiliumIdentity => (CILIUM, "ciliumidentities"),
         ObjectKind::CiliumEndpoint => (CILIUM, "ciliumendpoints"),
         ObjectKind::CiliumNode => (CILIUM, "ciliumnodes"),
