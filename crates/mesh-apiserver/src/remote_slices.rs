@@ -14,7 +14,7 @@
 //! * [`wanted`]: which endpoints a service is to have of each cluster; pure.
 //! * [`layout`]: which slice holds which endpoint, moving as few as it can; pure.
 //! * [`plan`]: what is to be written for a service; pure.
-//! * [`write`]: one write, and what became of it.
+//! * [`mod@write`]: one write, and what became of it.
 //! * [`sync`]: the task: what is due, and what became of it; [`pace`]: at what rate, and when again.
 //! * [`report`], [`metrics`]: what it says about itself.
 //!

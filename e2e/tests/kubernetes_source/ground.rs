@@ -92,7 +92,8 @@ impl Ground {
     fn enrol(&self, cluster: &str, id: u8, leaves: &[(Role, &str)]) -> Result<()> {
         let passport = self.dir.path().join(cluster);
         let mut enrolment = Enrolment::of_lab_cluster(cluster, id);
-        enrolment.hub_addresses = vec![Ipv4Addr::LOCALHOST.to_string()];
+        // Each cluster has addresses of its own.
+        enrolment.hub_addresses = vec![Ipv4Addr::new(127, 0, 0, id).to_string()];
         self.authority.enroll(&enrolment, &passport)?;
         for (role, name) in leaves {
             self.authority.leaf(&passport, *role, "n1", &self.dir.path().join(name))?;
@@ -234,7 +235,11 @@ impl Ground {
         let ours = ListParams::default().labels("multicluster.kubernetes.io/source-cluster");
         let mut slices = BTreeMap::new();
         for slice in all.list(&ours).await?.items {
-            slices.insert(slice.metadata.name.clone().unwrap_or_default(), serde_json::to_value(slice)?);
+            let name = slice.metadata.name.clone().unwrap_or_default();
+            let mut slice = serde_json::to_value(slice)?;
+            slice["apiVersion"] = json!("discovery.k8s.io/v1");
+            slice["kind"] = json!("EndpointSlice");
+            slices.insert(name, slice);
         }
         Ok(slices)
     }

@@ -171,17 +171,30 @@ async fn silence_and_restarts_change_nothing() -> Result<()> {
     };
     tokyo.hub.kill().await?;
     hub.shows("the peer is silent", link("stale")).await?;
-    // Another service shows that the task is at work.
+    // Another service is seen to: whatever was to be written has been.
     let shows_work = async |hub: &Hub, round: usize| -> Result<()> {
-        ground.apply([headless(&format!("other-{round}"))]).await?;
+        let name = format!("other-{round}");
+        ground.apply([headless(&name)]).await?;
         hub.publishes("another service", |records| {
-            ensure!(
-                records.contains_key(&format!("isthmus/v1/local/services/shop/other-{round}")),
-                "not yet"
-            );
+            ensure!(records.contains_key(&format!("isthmus/v1/local/services/shop/{name}")), "not yet");
             Ok(())
         })
         .await?;
+        let passes = |status: &Value| status["remoteSlices"]["passes"].as_u64().unwrap_or_default();
+        let before_it = passes(&hub.status().await?);
+        // One pass may have begun before the service was told.
+        for (at, more) in ["a", "b"].into_iter().enumerate() {
+            ground.apply([headless(&format!("{name}-{more}"))]).await?;
+            hub.shows("a pass", |status| {
+                ensure!(
+                    passes(status) > before_it + at as u64,
+                    "{} passes, {before_it} before",
+                    passes(status)
+                );
+                Ok(())
+            })
+            .await?;
+        }
         let after = ground.remote_slices().await?;
         assert_eq!(revisions(&after), revisions(&before), "round {round}");
         Ok(())

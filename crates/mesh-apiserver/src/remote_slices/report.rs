@@ -23,6 +23,8 @@ pub struct Report {
     pub slices: usize,
     /// The endpoints in them.
     pub endpoints: usize,
+    /// Passes over what was due, since the start.
+    pub passes: u64,
     /// Services that are to be looked at, those that failed included.
     pub due: usize,
     /// All that is odd; shown with the other findings.

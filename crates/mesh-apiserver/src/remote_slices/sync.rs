@@ -59,6 +59,7 @@ pub struct RemoteSlices {
     trouble: Option<Finding>,
     pause: Backoff,
     pace: Pace,
+    passes: u64,
 }
 
 /// Holds when a service is tried again.
@@ -105,6 +106,7 @@ impl RemoteSlices {
             trouble,
             pause,
             pace,
+            passes: 0,
         }
     }
 
@@ -125,6 +127,7 @@ impl RemoteSlices {
         loop {
             if self.look() {
                 self.pass().await;
+                self.passes += 1;
             }
             self.tell();
             let next = match (self.waiting_for, self.due.is_empty()) {
@@ -365,6 +368,7 @@ impl RemoteSlices {
             services: self.done.values().filter(|done| done.slices > 0).count(),
             slices: self.done.values().map(|done| done.slices).sum(),
             endpoints: self.done.values().map(|done| done.endpoints).sum(),
+            passes: self.passes,
             due: waiting.len(),
             findings,
         };

@@ -164,6 +164,8 @@ impl Replica {
             self.leads.send_replace(true);
             let ended = self.term(&mut leadership, shutdown).await;
             self.leads.send_replace(false);
+            // What was known is of this term.
+            self.teller.iter().for_each(Teller::begin);
             // Also after a failure: what was under way can then be made no more.
             leadership.resign().await;
             let Err(reason) = ended else { return };
