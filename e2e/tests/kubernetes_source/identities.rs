@@ -47,6 +47,7 @@ fn object(number: u32, app: &str) -> Value {
 
 fn labels(app: &str) -> Value {
     json!({"k8s:app": app, "k8s:io.cilium.k8s.policy.cluster": "paris",
+        "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name": "shop",
         "k8s:io.cilium.k8s.policy.serviceaccount": "default", "k8s:io.kubernetes.pod.namespace": "shop"})
 }
 

@@ -183,3 +183,26 @@ async fn what_the_store_refused_comes_in_order_allocations_records_canaries() {
     assert_eq!(revisions, [Some(2), Some(3), Some(4)]);
     assert!(!hub.behind);
 }
+
+#[test]
+fn there_is_an_alarm_before_the_numbers_run_out() {
+    let store = Store::in_memory(StoreOptions::default());
+    let mut hub = Hub::new(cluster(), store, Metrics::register(&mut Registry::default()));
+    let pod = |n: u8| {
+        let pod = object::Pod {
+            namespace: Some("shop".into()),
+            name: Some(format!("p{n}").into()),
+            labels: BTreeMap::from([("app".to_owned(), format!("a{n}"))]),
+            ..object::Pod::default()
+        };
+        object::Object::try_from(object::Body::Pod(Arc::new(pod))).expect("sound names")
+    };
+    // Five numbers; what nobody uses any more does not count.
+    hub.exporter = Exporter::new(cluster(), Allocator::new(589_824..=589_829));
+    for (pods, alarmed) in [(0..3, false), (0..4, true), (2..5, false), (0..5, true)] {
+        drop(hub.exporter.reset(pods.map(pod)));
+        assert_eq!(hub.alarm().is_some(), alarmed, "{:?}", hub.exporter.numbers_in_use());
+    }
+    let text = hub.alarm().expect("an alarm").to_string();
+    assert!(text.contains("80 % or more of the cluster's 5 numbers"), "{text}");
+}

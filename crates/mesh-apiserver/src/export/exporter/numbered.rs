@@ -118,7 +118,10 @@ impl Exporter {
 
     /// Takes in the object of a number as it is now, or that there is none; returns labels whose number may have changed.
     fn register(&mut self, identity: Identity, dirty: &mut Dirty) -> Vec<Arc<Labels>> {
-        let ours = identity.belongs_to(self.cluster.id, self.cluster.max);
+        let range = super::identity_range(&self.cluster);
+        // Our own numbers begin after the first one, which nobody has.
+        let is_given = self.numbering == Numbering::Cilium || identity.0 != *range.start();
+        let ours = range.contains(&identity.0) && is_given;
         let is_there = match self.numbering {
             Numbering::Store => return Vec::new(),
             Numbering::Objects => self.index.mesh_identities().contains_key(&identity),

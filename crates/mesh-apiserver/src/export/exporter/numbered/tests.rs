@@ -166,10 +166,10 @@ fn nothing_is_renumbered_by_what_is_lost() {
 #[test]
 fn objects_of_other_clusters_numbers_do_not_count() {
     let mut exporter = exporter();
-    exporter.apply([pod(1, 1), object(70_000, 1, 1, false)]);
-    assert_eq!(number(&exporter, 1), FIRST);
+    exporter.apply([pod(1, 1), object(70_000, 1, 1, false), object(FIRST - 1, 1, 1, false)]);
+    assert_eq!((number(&exporter, 1), open(&exporter)), (FIRST, vec![FIRST]));
     assert_eq!(exporter.findings().count(), 1);
-    exporter.apply([gone(&object(70_000, 1, 1, false))]);
+    exporter.apply([gone(&object(70_000, 1, 1, false)), gone(&object(FIRST - 1, 1, 1, false))]);
     assert_eq!(exporter.findings().count(), 0);
 }
 
