@@ -20,10 +20,12 @@ fn definitions() -> Vec<Value> {
     ];
     let definition = |(kind, plural, scope): (&str, &str, &str)| {
         let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let below = if kind == "CiliumEndpoint" { json!({"status": {}}) } else { json!({}) };
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.cilium.io")},
             "spec": {"group": "cilium.io", "scope": scope, "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind},
-                "versions": [{"name": "v2", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}})
+                "versions": [{"name": "v2", "served": true, "storage": true,
+                    "subresources": below, "schema": {"openAPIV3Schema": schema}}]}})
     };
     kinds.map(definition).to_vec()
 }
