@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ impl Ground {
         let authority = Authority::init(&programs.daemon("meshctl")?, &dir.path().join("authority"))?;
         let ground = Self { dir, programs, authority, api };
         ground.enrol("paris", 1, &[(Role::Hub, "hub"), (Role::Admin, "admin"), (Role::Remote, "remote")])?;
+        // To see what a peer is shown.
+        ground.enrol("tokyo", 2, &[(Role::Remote, "peer")])?;
         fs::create_dir(ground.peers())?;
         Ok(ground)
     }
@@ -94,7 +96,9 @@ impl Ground {
         let mut enrolment = Enrolment::of_lab_cluster(cluster, id);
         // Each cluster has addresses of its own.
         enrolment.hub_addresses = vec![Ipv4Addr::new(127, 0, 0, id).to_string()];
-        self.authority.enroll(&enrolment, &passport)?;
+        if !passport.exists() {
+            self.authority.enroll(&enrolment, &passport)?;
+        }
         for (role, name) in leaves {
             self.authority.leaf(&passport, *role, "n1", &self.dir.path().join(name))?;
         }
@@ -165,6 +169,11 @@ impl Ground {
             Ok((object.metadata.name.clone().context("a name")?, serde_json::to_value(object)?))
         };
         objects.items.into_iter().map(named).collect()
+    }
+
+    /// A file beside the hubs' data.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// One of several hubs that follow the API server, on one etcd.
@@ -280,6 +289,10 @@ impl Ground {
         self.api.small().expect("this test is for the small one")
     }
 
+    pub(crate) fn has_faults(&self) -> bool {
+        self.api.faults().is_some()
+    }
+
     pub(crate) fn inject(&self, fault: Fault) {
         self.server().faults().inject(fault);
     }
@@ -314,7 +327,7 @@ impl Ground {
         api.delete(&name, &DeleteParams::default()).await.with_context(|| format!("delete {name}")).map(drop)
     }
 
-    async fn client(&self) -> Result<Client> {
+    pub(crate) async fn client(&self) -> Result<Client> {
         let kubeconfig = Kubeconfig::read_from(self.api.kubeconfig()).context("read kubeconfig")?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         Client::try_from(config).context("client")
@@ -398,12 +411,22 @@ impl Hub {
 
     /// All that it publishes: configuration, records for peers, and records for the own agents.
     pub(crate) async fn records(&self) -> Result<Records> {
+        let tls = self.tls.clone();
+        self.read(&tls, &["cilium/cluster-config/", "cilium/state/", "isthmus/v1/local/"]).await
+    }
+
+    /// What the peer tokyo is shown.
+    pub(crate) async fn shown(&self) -> Result<Records> {
+        self.read(&self.tls.with_file_name("peer"), &["cilium/state/"]).await
+    }
+
+    async fn read(&self, tls: &Path, prefixes: &[&str]) -> Result<Records> {
         let mut records = Records::new();
-        for prefix in ["cilium/cluster-config/", "cilium/state/", "isthmus/v1/local/"] {
+        for prefix in prefixes {
             let mut command = tokio::process::Command::new("etcdctl");
             command.env("ETCDCTL_API", "3").arg(format!("--endpoints=https://{}", loopback(self.api)));
-            command.arg("--cacert").arg(&self.ca).arg("--cert").arg(self.tls.join("tls.crt"));
-            command.arg("--key").arg(self.tls.join("tls.key"));
+            command.arg("--cacert").arg(&self.ca).arg("--cert").arg(tls.join("tls.crt"));
+            command.arg("--key").arg(tls.join("tls.key"));
             command.args(["get", "--prefix", prefix, "-w", "json"]).stdin(Stdio::null()).kill_on_drop(true);
             let output = timeout(Duration::from_secs(30), command.output()).await.context("etcdctl")??;
             let errors = String::from_utf8_lossy(&output.stderr);

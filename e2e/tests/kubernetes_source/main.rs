@@ -2,6 +2,7 @@
 //! does what API servers do.
 
 mod cilium;
+mod cluster_peers;
 mod ground;
 mod identities;
 mod objects;
