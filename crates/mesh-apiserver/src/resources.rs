@@ -132,17 +132,16 @@ impl Resources {
             let in_file = in_force.borrow_and_update().in_file.clone();
             let mut findings = troubles(&seen.0.trouble, &seen.1.trouble);
             let mut again = SLOW_LOOK;
-            let decision = decide(&seen.0, &seen.1, &in_file, &self.own);
+            let mut decision = decide(&seen.0, &seen.1, &in_file, &self.own);
             if !self.is_in_force(&decision).await {
                 // Conditions say what is done.
                 continue;
             }
-            let mut decision = decision;
-            if let (Some(publication), true) = (&mut publication, decision.filters.is_known) {
-                if let Err(finding) = publication.publish(&mut decision).await {
-                    findings.push(finding);
-                    again = RETRY;
-                }
+            if let (Some(publication), true) = (&mut publication, decision.filters.is_known)
+                && let Err(finding) = publication.publish(&mut decision).await
+            {
+                findings.push(finding);
+                again = RETRY;
             }
             if let Err(finding) = answers.answer(&seen.0, &seen.1, &decision).await {
                 findings.push(finding);
@@ -198,37 +197,41 @@ impl Resources {
     }
 }
 
-/// One finding if both kinds have the same trouble, which is stated once and not for each attempt.
+/// What there is to say of kinds that are absent or denied, once if it is the same of both. An API server that is away is
+/// the source's to say.
 fn troubles(peers: &Option<Trouble>, policies: &Option<Trouble>) -> Vec<Finding> {
     let finding = |kinds: &str, resources: &str, trouble: &Trouble| {
         let found = format!("since {:.0}: {}", trouble.since, trouble.text);
         match trouble.class {
-            Class::Absent => Finding::info(Reason::CustomResourcesAbsent, kinds)
-                .found(found)
-                .expected("the definitions of deploy/crds, if peers are to be configured by objects")
-                .so("peers are configured by files alone"),
-            Class::Denied(verb) => Finding::error(Reason::SourceDenied, kinds)
-                .found(found)
-                .expected(format_args!(
-                    "to be allowed to {verb} them: ClusterRole rule {{apiGroups: [\"isthmus.dev\"], resources: \
-                     [{resources}], verbs: [list, watch]}}"
-                ))
-                .so(STAYS),
-            _ => Finding::error(Reason::SourceUnreachable, kinds)
-                .found(found)
-                .expected("that the API server answers")
-                .so(STAYS),
+            Class::Absent => Some(
+                Finding::info(Reason::CustomResourcesAbsent, kinds)
+                    .found(found)
+                    .expected("the definitions of deploy/crds, if peers are to be configured by objects")
+                    .so("peers are configured by files alone"),
+            ),
+            Class::Denied(verb) => Some(
+                Finding::error(Reason::SourceDenied, kinds)
+                    .found(found)
+                    .expected(format_args!(
+                        "to be allowed to {verb} them: ClusterRole rule {{apiGroups: [\"isthmus.dev\"], resources: \
+                         [{resources}], verbs: [list, watch]}}"
+                    ))
+                    .so(STAYS),
+            ),
+            _ => None,
         }
     };
     let both = "kinds ClusterPeer and FailoverPolicy of isthmus.dev";
+    let of = |kind: &str, resource: &str, trouble: &Option<Trouble>| {
+        trouble.as_ref().and_then(|trouble| finding(kind, resource, trouble))
+    };
     match (peers, policies) {
         (Some(peers), Some(policies)) if peers.class == policies.class => {
-            vec![finding(both, "clusterpeers, failoverpolicies", peers)]
+            finding(both, "clusterpeers, failoverpolicies", peers).into_iter().collect()
         }
         (peers, policies) => {
-            let peers = peers.iter().map(|trouble| finding("kind ClusterPeer", "clusterpeers", trouble));
-            let policies = policies.iter().map(|it| finding("kind FailoverPolicy", "failoverpolicies", it));
-            peers.chain(policies).collect()
+            let peers = of("kind ClusterPeer", "clusterpeers", peers);
+            peers.into_iter().chain(of("kind FailoverPolicy", "failoverpolicies", policies)).collect()
         }
     }
 }

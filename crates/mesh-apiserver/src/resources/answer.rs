@@ -52,11 +52,15 @@ impl Answers {
         let mut failed = None;
         let judged = |raw: &Raw<ClusterPeer>| decision.peers.get(raw.name());
         for (raw, judged) in peers.iter().filter_map(|(_, raw)| Some((raw, judged(raw)?))) {
-            failed = failed.or(self.say(raw, judged).await.err());
+            if let Err(finding) = self.say(raw, judged).await {
+                failed.get_or_insert(finding);
+            }
         }
         for (raw, judged) in policies.iter().filter_map(|(key, raw)| Some((raw, decision.policies.get(key)?)))
         {
-            failed = failed.or(self.say(raw, judged).await.err());
+            if let Err(finding) = self.say(raw, judged).await {
+                failed.get_or_insert(finding);
+            }
         }
         let uids = peers.iter().map(|(_, raw)| &raw.metadata.uid);
         let uids: Vec<&String> =
