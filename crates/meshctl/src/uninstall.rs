@@ -16,6 +16,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     /// Namespace of the installation
     #[arg(short, long, default_value = "isthmus")]
     namespace: String,
-    /// Keep the volume of the hub's embedded store, with the numbers of identities in it
+    /// Keep the volume of the hub's embedded store and the MeshIdentity objects: the numbers of identities
     #[arg(long)]
     keep_data: bool,
     /// Keep definitions of custom resources, and with them their objects
@@ -85,6 +86,7 @@ impl Removal<'_> {
         deleted += self.delete::<StatefulSet>(true).await?;
         deleted += self.delete::<Deployment>(true).await?;
         self.until_no_pods("hub").await?;
+        deleted += self.slices().await?;
         deleted += self.delete::<Service>(true).await?;
         deleted += self.delete::<NetworkPolicy>(true).await?;
         deleted += self.delete::<PodDisruptionBudget>(true).await?;
@@ -129,7 +131,7 @@ impl Removal<'_> {
             Some(_) => self.delete_one::<DaemonSet>(true, AGENT, "").await?,
             None => 0,
         };
-        if cleaning && !self.args.dry_run {
+        if cleaning && !self.args.leave_nodes && !self.args.dry_run {
             let kind = ApiResource::erase::<DaemonSet>(&());
             let done = self.cluster.rolled_out(&kind, self.target.namespace, CLEANUP, deadline).await;
             done.context(
@@ -155,6 +157,18 @@ impl Removal<'_> {
             Ok((!names.is_empty()).then(|| format!("pods {}", names.join(", "))))
         })
         .await
+    }
+
+    /// EndpointSlices that the hub wrote, in all namespaces: nobody would keep them in step any more.
+    async fn slices(&self) -> Result<usize> {
+        let api: Api<EndpointSlice> = Api::all(self.cluster.client.clone());
+        let found = api.list_metadata(&ListParams::default().labels(WRITTEN)).await;
+        let mut deleted = 0;
+        for slice in found.context("list EndpointSlices")?.items {
+            let (namespace, uid) = (slice.namespace().unwrap_or_default(), slice.uid().unwrap_or_default());
+            deleted += self.delete_in::<EndpointSlice>(Some(&namespace), &slice.name_any(), &uid).await?;
+        }
+        Ok(deleted)
     }
 
     /// Definitions that are ours, and of which there are no objects, or that are to go in any case.
@@ -252,8 +266,15 @@ impl Removal<'_> {
     where
         K: Resource<DynamicType = ()>,
     {
+        self.delete_in::<K>(namespaced.then_some(self.target.namespace), name, uid).await
+    }
+
+    async fn delete_in<K>(&self, namespace: Option<&str>, name: &str, uid: &str) -> Result<usize>
+    where
+        K: Resource<DynamicType = ()>,
+    {
         let resource = ApiResource::erase::<K>(&());
-        let place = if namespaced { format!("{}/", self.target.namespace) } else { String::new() };
+        let place = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();
         if self.args.dry_run {
             eprintln!("would delete {} {place}{name}", resource.kind);
             return Ok(1);
@@ -262,7 +283,7 @@ impl Removal<'_> {
         if !uid.is_empty() {
             params.preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         }
-        let api = self.cluster.api(&resource, namespaced.then_some(self.target.namespace));
+        let api = self.cluster.api(&resource, namespace);
         match api.delete(name, &params).await {
             Ok(_) => {
                 eprintln!("deleted {} {place}{name}", resource.kind);
@@ -281,6 +302,8 @@ impl Removal<'_> {
     }
 }
 
+/// The label of slices that a hub wrote (docs/endpoint-slices.md).
+const WRITTEN: &str = "isthmus.dev/written-by=mesh-apiserver";
 /// The definition of the numbers of identities that hubs keep as objects.
 const IDENTITIES: &str = "meshidentities.isthmus.dev";
 /// What is ours.

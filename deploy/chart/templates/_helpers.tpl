@@ -32,6 +32,18 @@ service.beta.kubernetes.io/oci-load-balancer-internal: "true"
 {{- end -}}
 {{- end }}
 
+{{- define "isthmus.hubFollowsPeers" -}}
+{{- if or .Values.hub.endpointSlices (eq .Values.profile "agentless") -}}
+true
+{{- end -}}
+{{- end }}
+
+{{- define "isthmus.hubWritesPeers" -}}
+{{- if and .Values.clusterPeers.enabled (or (eq .Values.profile "agent") (include "isthmus.hubFollowsPeers" .)) -}}
+true
+{{- end -}}
+{{- end }}
+
 {{- define "isthmus.hubPod" -}}
 serviceAccountName: isthmus-hub
 securityContext:
@@ -92,6 +104,17 @@ containers:
   {{- if .Values.cluster.region }}
   - {{ printf "--region=%s" .Values.cluster.region | quote }}
   {{- end }}
+  {{- if include "isthmus.hubWritesPeers" . }}
+  - {{ printf "--agent-peers-secret=%s/%s" .Release.Namespace .Values.agent.peersSecret | quote }}
+  - --agent-peers-dir=/var/lib/cilium/clustermesh
+  - --agent-tls-dir=/etc/isthmus/remote
+  {{- end }}
+  {{- if include "isthmus.hubFollowsPeers" . }}
+  - --peers=/var/lib/cilium/clustermesh
+  {{- end }}
+  {{- if eq .Values.profile "agentless" }}
+  - --profile=agentless
+  {{- end }}
   - --log-format={{ .Values.logFormat }}
   env:
   - name: POD_NAME
@@ -150,6 +173,14 @@ containers:
     mountPath: /var/lib/isthmus
     readOnly: false
   {{- end }}
+  {{- if include "isthmus.hubFollowsPeers" . }}
+  - name: remote-tls
+    mountPath: /etc/isthmus/remote
+    readOnly: true
+  - name: peers
+    mountPath: /var/lib/cilium/clustermesh
+    readOnly: true
+  {{- end }}
 volumes:
 - name: tls
   secret:
@@ -160,5 +191,17 @@ volumes:
   secret:
     secretName: {{ .Values.hub.store.tlsSecret | quote }}
     defaultMode: 288
+{{- end }}
+{{- if include "isthmus.hubFollowsPeers" . }}
+- name: remote-tls
+  secret:
+    secretName: {{ .Values.agent.remoteTlsSecret | quote }}
+    defaultMode: 288
+    optional: true
+- name: peers
+  secret:
+    secretName: {{ .Values.agent.peersSecret | quote }}
+    defaultMode: 288
+    optional: true
 {{- end }}
 {{- end }}

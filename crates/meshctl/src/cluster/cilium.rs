@@ -37,7 +37,7 @@ pub(crate) fn choose(
         };
     };
     let mut wrong = Vec::new();
-    if let Some(profile @ Profile::Agent) = asked {
+    if let Some(profile @ (Profile::Agent | Profile::Agentless)) = asked {
         wrong.push(format!(
             "the profile is {profile:?}, but this cluster runs Cilium, whose agents balance already: use --profile cilium"
         ));

@@ -21,8 +21,20 @@ pub struct Values {
     pub log_format: LogFormat,
     /// The hub.
     pub hub: Hub,
-    /// The agents; nothing of this counts but with the profile `agent`.
+    /// The agents; nothing of this counts but with the profile `agent`, except for its Secrets.
     pub agent: Agent,
+    /// Peers as objects.
+    pub cluster_peers: ClusterPeers,
+}
+
+/// Peers as objects of the kind ClusterPeer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ClusterPeers {
+    /// Whether the hub writes them into agent.peersSecret, which is then made here; else that Secret is yours.
+    pub enabled: bool,
+    /// Secrets that objects name in trust.secretRef, which the hub may read.
+    pub trust_secrets: Vec<String>,
 }
 
 /// Which cluster of the mesh this is.
@@ -51,6 +63,8 @@ pub enum Profile {
     Agent,
     /// A hub alone: Cilium's agents are the data plane
     Cilium,
+    /// A hub alone, which writes EndpointSlices: kube-proxy reaches remote backends
+    Agentless,
 }
 
 /// Where the programs come from.
@@ -87,6 +101,9 @@ pub enum LogFormat {
 pub struct Hub {
     /// Where records are kept.
     pub store: Store,
+    /// Whether the hub writes EndpointSlices of remote backends for headless services and those that ask for it. It does so
+    /// for all global services with the profile `agentless`.
+    pub endpoint_slices: bool,
     /// How many hubs, with an etcd; with the embedded store there is one.
     #[schemars(range(min = 1, max = 9))]
     pub replicas: u16,
@@ -243,6 +260,12 @@ impl Default for Cluster {
     }
 }
 
+impl Default for ClusterPeers {
+    fn default() -> Self {
+        Self { enabled: true, trust_secrets: Vec::new() }
+    }
+}
+
 impl Default for Image {
     fn default() -> Self {
         Self {
@@ -258,6 +281,7 @@ impl Default for Hub {
     fn default() -> Self {
         Self {
             store: Store::default(),
+            endpoint_slices: false,
             replicas: 2,
             tls_secret: "isthmus-hub-tls".to_owned(),
             bind_address: "[::]".to_owned(),
@@ -331,6 +355,18 @@ impl Default for Agent {
             tolerations: vec![everywhere],
             priority_class: "system-node-critical".to_owned(),
         }
+    }
+}
+
+impl Values {
+    /// Whether the hub itself follows peers, to write EndpointSlices.
+    pub(crate) fn hub_follows_peers(&self) -> bool {
+        self.hub.endpoint_slices || self.profile == Profile::Agentless
+    }
+
+    /// Whether the hub writes the Secret of peers.
+    pub(crate) fn hub_writes_peers(&self) -> bool {
+        self.cluster_peers.enabled && (self.profile == Profile::Agent || self.hub_follows_peers())
     }
 }
 

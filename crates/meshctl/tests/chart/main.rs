@@ -55,7 +55,7 @@ fn the_definitions_are_those_of_install() {
 }
 
 #[test]
-fn three_installations_as_yaml() {
+fn four_installations_as_yaml() {
     for (name, values) in samples() {
         let target = Target { namespace: "isthmus", manager: MANAGER };
         let objects = render(&Checked::new(values).expect("sound"), target);
@@ -141,6 +141,9 @@ fn samples() -> Vec<(&'static str, Values)> {
     cilium.profile = Profile::Cilium;
     cilium.hub.service.kind = ServiceType::NodePort;
     cilium.hub.service.node_port = 32_379;
+    let mut agentless = agents.clone();
+    agentless.profile = Profile::Agentless;
+    agentless.cluster_peers.trust_secrets = vec!["tokyo-roots".to_owned()];
     let mut etcd = agents.clone();
     etcd.cluster.region = "eu-west".to_owned();
     etcd.hub.store.etcd =
@@ -149,7 +152,7 @@ fn samples() -> Vec<(&'static str, Values)> {
     etcd.hub.network_policy.clients = vec!["10.0.0.0/8".to_owned()];
     etcd.hub.network_policy.metrics_namespace = "monitoring".to_owned();
     etcd.agent.cgroup = "kubepods.slice".to_owned();
-    vec![("agents", agents), ("cilium", cilium), ("etcd", etcd)]
+    vec![("agents", agents), ("cilium", cilium), ("agentless", agentless), ("etcd", etcd)]
 }
 
 fn any_values() -> impl Strategy<Value = Values> {
@@ -175,19 +178,25 @@ fn any_values() -> impl Strategy<Value = Values> {
         ),
         any::<bool>(),
     );
-    let hub = (any::<[bool; 8]>(), service, 1..9_u16, "[a-z]{0,8}");
+    let hub = (any::<[bool; 9]>(), service, 1..9_u16, "[a-z]{0,8}");
     let agent = (any::<[bool; 6]>(), prop::sample::select(vec!["1", "25%"]));
     let toleration = |key: &str| {
         let toleration =
             json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30});
         toleration.as_object().cloned().expect("a map")
     };
-    (any::<bool>(), any::<bool>(), "[a-z][a-z0-9]{0,20}", 1..256_u16, "[a-zA-Z0-9: -]{0,9}", hub, agent)
-        .prop_map(move |(cilium, text, name, id, region, hub, agent)| {
+    (
+        prop::sample::select(vec![Profile::Agent, Profile::Cilium, Profile::Agentless]),
+        any::<bool>(),
+        "[a-z][a-z0-9]{0,20}",
+        1..256_u16,
+        "[a-zA-Z0-9: -]{0,9}",
+        hub,
+        agent,
+    )
+        .prop_map(move |(profile, text, name, id, region, hub, agent)| {
             let mut values = Values::default();
-            if cilium {
-                values.profile = Profile::Cilium;
-            }
+            values.profile = profile;
             if text {
                 values.log_format = LogFormat::Text;
                 values.image.pull_secrets = vec!["a".to_owned(), "1".to_owned()];
@@ -197,7 +206,7 @@ fn any_values() -> impl Strategy<Value = Values> {
             values.cluster.region = region;
             values.image.registry = "localhost:5000/i".to_owned();
             let (flags, (kind, cloud, annotations, port), replicas, class) = hub;
-            let [etcd, policy, clients, metrics, ranges, selector, tolerations, bare] = flags;
+            let [etcd, policy, clients, metrics, ranges, selector, tolerations, bare, slices] = flags;
             values.hub.replicas = replicas;
             values.hub.store.storage_class = class;
             values.hub.service.kind = kind;
@@ -206,6 +215,7 @@ fn any_values() -> impl Strategy<Value = Values> {
             if port && kind != ServiceType::ClusterIP {
                 values.hub.service.node_port = 30_001;
             }
+            values.hub.endpoint_slices = slices;
             if etcd {
                 values.hub.store.etcd = vec!["https://[fd00::1]:2379".to_owned(), "https://b:1".to_owned()];
             }
@@ -230,6 +240,10 @@ fn any_values() -> impl Strategy<Value = Values> {
                 values.hub.resources.requests = [("cpu".to_owned(), "1".to_owned())].into_iter().collect();
                 values.hub.priority_class.clear();
                 values.hub.bind_address = "0.0.0.0".to_owned();
+            }
+            values.cluster_peers.enabled = !text;
+            if values.cluster_peers.enabled && etcd {
+                values.cluster_peers.trust_secrets = vec!["roots".to_owned(), "2".to_owned()];
             }
             let ([cgroup, selector, tolerations, bare, unconfined, root], unavailable) = agent;
             values.agent.max_unavailable = unavailable.to_owned();

@@ -204,9 +204,9 @@ pub(crate) const CLEANUP: &str = "isthmus-cleanup";
 const COMPONENT: Option<&str> = Some("agent");
 const CONFIG_DIR: &str = "/etc/isthmus/agent";
 const LOCAL_TLS_DIR: &str = "/etc/isthmus/local";
-const REMOTE_TLS_DIR: &str = "/etc/isthmus/remote";
+pub(super) const REMOTE_TLS_DIR: &str = "/etc/isthmus/remote";
 /// Where Cilium mounts them, so that a Secret in ClusterMesh's layout works as it is.
-const PEERS_DIR: &str = "/var/lib/cilium/clustermesh";
+pub(super) const PEERS_DIR: &str = "/var/lib/cilium/clustermesh";
 const CGROUP_DIR: &str = "/run/isthmus/cgroup";
 const BPF_DIR: &str = "/sys/fs/bpf";
 const PIN_DIR: &str = "/sys/fs/bpf/isthmus";

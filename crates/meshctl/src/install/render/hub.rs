@@ -12,12 +12,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::agent::{PEERS_DIR, REMOTE_TLS_DIR};
 use super::pod::{
     confined, field, image, log_format, mount, named, node_selector, probe, pull_secrets, resources, seccomp,
     secret, tolerations,
 };
 use super::{ETCD_PORT, HUB, HUB_ADMIN_PORT, Object, Part, Target, labels, metadata, selector};
 use crate::install::checked::Checked;
+use crate::install::values::Profile;
 
 pub(super) fn objects(values: &Checked, target: Target<'_>) -> Vec<Object> {
     let selected = LabelSelector {
@@ -29,7 +31,7 @@ pub(super) fn objects(values: &Checked, target: Target<'_>) -> Vec<Object> {
             labels: Some(labels(target, COMPONENT).collect()),
             ..ObjectMeta::default()
         }),
-        spec: Some(pod(values)),
+        spec: Some(pod(values, target)),
     };
     if values.hub.store.etcd.is_empty() {
         let spec = StatefulSetSpec {
@@ -75,7 +77,7 @@ pub(super) fn objects(values: &Checked, target: Target<'_>) -> Vec<Object> {
     vec![Object::new(Part::Ground, &budget), Object::new(Part::Program, &deployment)]
 }
 
-fn pod(values: &Checked) -> PodSpec {
+fn pod(values: &Checked, target: Target<'_>) -> PodSpec {
     let hub = &values.hub;
     let embedded = hub.store.etcd.is_empty();
     let mut volumes = vec![secret("tls", &hub.tls_secret, false)];
@@ -85,6 +87,12 @@ fn pod(values: &Checked) -> PodSpec {
     } else {
         volumes.push(secret("store-tls", &hub.store.tls_secret, false));
         mounts.push(mount("store-tls", STORE_TLS_DIR, true));
+    }
+    if values.hub_follows_peers() {
+        volumes.push(secret("remote-tls", &values.agent.remote_tls_secret, true));
+        volumes.push(secret("peers", &values.agent.peers_secret, true));
+        mounts.push(mount("remote-tls", REMOTE_TLS_DIR, true));
+        mounts.push(mount("peers", PEERS_DIR, true));
     }
     let port = |name: &str, port| ContainerPort {
         name: Some(name.to_owned()),
@@ -96,7 +104,7 @@ fn pod(values: &Checked) -> PodSpec {
         name: "hub".to_owned(),
         image: Some(image(values, "mesh-apiserver")),
         image_pull_policy: Some(values.image.pull_policy.clone()),
-        args: Some(arguments(values)),
+        args: Some(arguments(values, target)),
         env: Some(vec![field("POD_NAME", "metadata.name")]),
         ports: Some(vec![port("etcd", ETCD_PORT), port("admin", HUB_ADMIN_PORT)]),
         // The first list of a large cluster, and a journal that is read back, take their time before the first answer.
@@ -142,7 +150,7 @@ fn pod(values: &Checked) -> PodSpec {
     }
 }
 
-fn arguments(values: &Checked) -> Vec<String> {
+fn arguments(values: &Checked, target: Target<'_>) -> Vec<String> {
     let (cluster, hub) = (&values.cluster, &values.hub);
     let mut arguments = vec![
         format!("--cluster-name={}", cluster.name),
@@ -162,6 +170,17 @@ fn arguments(values: &Checked) -> Vec<String> {
     }
     if !cluster.region.is_empty() {
         arguments.push(format!("--region={}", cluster.region));
+    }
+    if values.hub_writes_peers() {
+        arguments.push(format!("--agent-peers-secret={}/{}", target.namespace, values.agent.peers_secret));
+        arguments.push(format!("--agent-peers-dir={PEERS_DIR}"));
+        arguments.push(format!("--agent-tls-dir={REMOTE_TLS_DIR}"));
+    }
+    if values.hub_follows_peers() {
+        arguments.push(format!("--peers={PEERS_DIR}"));
+    }
+    if values.profile == Profile::Agentless {
+        arguments.push("--profile=agentless".to_owned());
     }
     arguments.push(log_format(values));
     arguments

@@ -1,10 +1,13 @@
 //! What the hub may do at the API server of its cluster: each rule with what it is for. Agents may do nothing there.
 
-use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
 
 use super::{HUB, Object, Part, Target, metadata};
 use crate::install::checked::Checked;
+use crate::install::values::Profile;
 
 pub(super) fn objects(values: &Checked, target: Target<'_>) -> Vec<Object> {
     let account = ServiceAccount { metadata: metadata(target, HUB, COMPONENT), ..ServiceAccount::default() };
@@ -12,31 +15,84 @@ pub(super) fn objects(values: &Checked, target: Target<'_>) -> Vec<Object> {
         ClusterRole { metadata: of_cluster(target), rules: Some(rules(values)), ..ClusterRole::default() };
     let binding = ClusterRoleBinding {
         metadata: of_cluster(target),
-        role_ref: RoleRef {
-            api_group: Some(RBAC.to_owned()),
-            kind: "ClusterRole".to_owned(),
-            name: HUB.to_owned(),
-        },
-        subjects: Some(vec![Subject {
-            kind: "ServiceAccount".to_owned(),
-            name: HUB.to_owned(),
-            namespace: Some(target.namespace.to_owned()),
-            ..Subject::default()
-        }]),
+        role_ref: role_ref("ClusterRole"),
+        subjects: Some(vec![subject(target)]),
+    };
+    let mut objects = vec![
+        Object::new(Part::Ground, &account),
+        Object::new(Part::Ground, &role),
+        Object::new(Part::Ground, &binding),
+    ];
+    if values.hub_writes_peers() {
+        objects.extend(peers(values, target));
+    }
+    objects
+}
+
+fn rules(values: &Checked) -> Vec<PolicyRule> {
+    let mut rules = vec![
+        // The source: docs/kubernetes-source.md.
+        rule("", &["namespaces", "nodes", "services", "pods"], READ),
+        rule("discovery.k8s.io", &["endpointslices"], READ),
+        // Custom resources, what became of them, and what changed: docs/custom-resources.md.
+        rule("isthmus.dev", &["clusterpeers", "failoverpolicies"], READ),
+        rule("isthmus.dev", &["clusterpeers/status", "failoverpolicies/status"], &["patch"]),
+        rule("events.k8s.io", &["events"], &["create", "patch"]),
+    ];
+    // Numbers of identities: docs/identities.md.
+    rules.push(match values.profile {
+        Profile::Cilium => rule("cilium.io", &["ciliumidentities", "ciliumendpoints", "ciliumnodes"], READ),
+        Profile::Agent | Profile::Agentless => {
+            rule("isthmus.dev", &["meshidentities"], &["list", "watch", "create", "patch", "delete"])
+        }
+    });
+    // Backends of peers: docs/endpoint-slices.md.
+    if values.hub_follows_peers() {
+        rules.push(rule("discovery.k8s.io", &["endpointslices"], &["create", "update", "delete"]));
+    }
+    rules
+}
+
+/// The Secret of the agents' peers, empty, and the right to write it, which then needs no right to make Secrets.
+fn peers(values: &Checked, target: Target<'_>) -> Vec<Object> {
+    let name = &values.agent.peers_secret;
+    let secret = Secret {
+        metadata: metadata(target, name, COMPONENT),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    };
+    let named = |names: &[String], verbs: &[&str]| PolicyRule {
+        resource_names: Some(names.to_vec()),
+        ..rule("", &["secrets"], verbs)
+    };
+    let mut rules = vec![named(std::slice::from_ref(name), &["get", "patch"])];
+    if !values.cluster_peers.trust_secrets.is_empty() {
+        rules.push(named(&values.cluster_peers.trust_secrets, &["get"]));
+    }
+    let role = Role { metadata: metadata(target, HUB, COMPONENT), rules: Some(rules) };
+    let binding = RoleBinding {
+        metadata: metadata(target, HUB, COMPONENT),
+        role_ref: role_ref("Role"),
+        subjects: Some(vec![subject(target)]),
     };
     vec![
-        Object::new(Part::Ground, &account),
+        Object::new(Part::Peers, &secret),
         Object::new(Part::Ground, &role),
         Object::new(Part::Ground, &binding),
     ]
 }
 
-fn rules(_values: &Checked) -> Vec<PolicyRule> {
-    vec![
-        // The source: docs/kubernetes-source.md.
-        rule("", &["namespaces", "nodes", "services", "pods"], READ),
-        rule("discovery.k8s.io", &["endpointslices"], READ),
-    ]
+fn role_ref(kind: &str) -> RoleRef {
+    RoleRef { api_group: Some(RBAC.to_owned()), kind: kind.to_owned(), name: HUB.to_owned() }
+}
+
+fn subject(target: Target<'_>) -> Subject {
+    Subject {
+        kind: "ServiceAccount".to_owned(),
+        name: HUB.to_owned(),
+        namespace: Some(target.namespace.to_owned()),
+        ..Subject::default()
+    }
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {

@@ -34,6 +34,8 @@ pub(crate) fn wanted(values: &Checked) -> Vec<Wanted> {
     }
     if values.profile == Profile::Agent {
         all.push(wanted(&agent.local_tls_secret, "local", false, "agent"));
+    }
+    if values.profile == Profile::Agent || values.hub_follows_peers() {
         all.push(wanted(&agent.remote_tls_secret, "remote", true, "agent"));
     }
     all
