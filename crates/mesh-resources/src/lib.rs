@@ -17,6 +17,11 @@
 //! [`ClusterPeer::parse`]: cluster_peer::ClusterPeer::parse
 //! [`FailoverPolicy::check`]: failover_policy::FailoverPolicy::check
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the printer columns of a kind have members of the same name"
+)]
+
 pub mod cluster_peer;
 pub mod condition;
 pub mod failover_policy;
