@@ -55,7 +55,8 @@ pub fn node_record(cluster: &Cluster, name: &str, node: &CiliumNode) -> Output {
     let others = |blocks: Vec<GoIpNet>| (!blocks.is_empty()).then_some(blocks);
     let text = |address: &str| parse_address(address).map(|ip| ip.to_string()).unwrap_or_default();
     let annotations = filled(node.metadata.annotations.as_ref());
-    let wireguard = annotations.iter().flat_map(|all| WIREGUARD_KEY.iter().find_map(|name| all.get(*name)));
+    let mut wireguard =
+        annotations.iter().flat_map(|all| WIREGUARD_KEY.iter().find_map(|name| all.get(*name)));
     let value = NodeValue {
         name: name.to_owned(),
         cluster: cluster.name.to_string(),
@@ -72,7 +73,7 @@ pub fn node_record(cluster: &Cluster, name: &str, node: &CiliumNode) -> Output {
         source: "custom-resource".to_owned(),
         encryption_key: key_index(&spec.encryption),
         labels: filled(node.metadata.labels.as_ref()),
-        wireguard_pub_key: wireguard.cloned().next().unwrap_or_default(),
+        wireguard_pub_key: wireguard.next().cloned().unwrap_or_default(),
         annotations,
         boot_id: spec.boot_id.clone(),
     };
