@@ -157,7 +157,7 @@ async fn say_where(cluster: &Cluster, values: &Checked, target: Target<'_>) -> R
     let entrances = service.data["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
     let entrances: Vec<_> = entrances
         .iter()
-        .filter_map(|entrance| entrance["ip"].as_str().or(entrance["hostname"].as_str()))
+        .filter_map(|entrance| entrance["ip"].as_str().or_else(|| entrance["hostname"].as_str()))
         .map(|host| format!("{host}:{}", port["port"]))
         .collect();
     print(&match values.hub.service.kind {

@@ -143,7 +143,7 @@ pub struct Store {
 }
 
 /// How agents and peers reach the hub.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Service {
     /// LoadBalancer, NodePort or ClusterIP.
@@ -302,18 +302,6 @@ impl Default for Store {
             tls_secret: "isthmus-store-tls".to_owned(),
             size: "2Gi".to_owned(),
             storage_class: String::new(),
-        }
-    }
-}
-
-impl Default for Service {
-    fn default() -> Self {
-        Self {
-            kind: ServiceType::default(),
-            cloud: Cloud::default(),
-            annotations: BTreeMap::new(),
-            node_port: 0,
-            load_balancer_source_ranges: Vec::new(),
         }
     }
 }

@@ -195,8 +195,7 @@ fn any_values() -> impl Strategy<Value = Values> {
         agent,
     )
         .prop_map(move |(profile, text, name, id, region, hub, agent)| {
-            let mut values = Values::default();
-            values.profile = profile;
+            let mut values = Values { profile, ..Values::default() };
             if text {
                 values.log_format = LogFormat::Text;
                 values.image.pull_secrets = vec!["a".to_owned(), "1".to_owned()];
