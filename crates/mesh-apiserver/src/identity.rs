@@ -3,7 +3,7 @@
 //! * [`filter`]: which labels count.
 //! * [`Allocator`]: which number they get.
 //! * [`numbering`]: who says so: the hub's store, objects at the API server, or Cilium.
-//! * [`resource`]: the definition of those objects.
+//! * [`mesh_resources::mesh_identity`]: the definition of those objects.
 //! * [`registry`]: what they say; pure.
 //! * [`collector`]: which of them nobody uses any more; pure.
 //! * [`registrar`]: creates, marks and deletes them.

@@ -56,7 +56,7 @@ pub struct ClusterPeerSpec {
     /// Which cluster it is. Without it, the cluster whose name is that of the object, with whatever id it proves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterReference>,
-    /// Where its hub listens: https://HOST[:PORT], the port 2379 if none is given. HOST is also the name that the hub's
+    /// Where its hub listens: `https://HOST[:PORT]`, the port 2379 if none is given. HOST is also the name that the hub's
     /// certificate must carry.
     #[schemars(length(min = 1, max = 16), inner(length(max = 300), regex(pattern = schema::ENDPOINT)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]

@@ -2,7 +2,7 @@
 //!
 //! * [`values`]: what can be said, the same as for the Helm chart. [`checked`]: values that can be installed.
 //! * [`render`]: from values to objects; pure.
-//! * [`print`]: objects as YAML or JSON. [`apply`]: objects into a cluster.
+//! * [`mod@print`]: objects as YAML or JSON. `apply`: objects into a cluster.
 
 mod apply;
 pub mod checked;

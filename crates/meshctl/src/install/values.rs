@@ -110,7 +110,7 @@ pub struct Hub {
     /// Secret with tls.crt, tls.key and ca.crt of a leaf of the role hub.
     #[schemars(length(min = 1))]
     pub tls_secret: String,
-    /// Address on which it listens in its pod: [::] is IPv4, too; 0.0.0.0 where nodes have no IPv6.
+    /// Address on which it listens in its pod: `[::]` is IPv4, too; 0.0.0.0 where nodes have no IPv6.
     #[schemars(extend("enum" = ["[::]", "0.0.0.0"]))]
     pub bind_address: String,
     /// How agents and peers reach it.
