@@ -72,7 +72,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 pub use credentials::Access;
-pub use faults::{Fault, Faults, Requests};
+pub use faults::{Begun, Fault, Faults, Requests};
 pub use real::{RealApi, RealPrograms};
 pub use requests::Tally;
 pub use small::{SmallApi, SmallOptions};

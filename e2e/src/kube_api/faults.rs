@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::failure::Failure;
@@ -116,9 +117,32 @@ pub enum WatchEnd {
     Failed(Failure),
 }
 
-/// Closes all connections and listens again after this time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Absence(pub Duration);
+/// Closes all connections and listens again after a time.
+#[derive(Debug)]
+pub struct Absence {
+    /// How long nobody listens.
+    pub length: Duration,
+    /// Told once nobody listens and every connection is to end.
+    pub begun: oneshot::Sender<()>,
+}
+
+/// Resolves once a fault is in force: at once, or for an absence when connecting is refused. Need not be awaited.
+#[derive(Debug)]
+pub struct Begun(Option<oneshot::Receiver<()>>);
+
+impl IntoFuture for Begun {
+    type Output = ();
+    type IntoFuture = BoxFuture<'static, ()>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            if let Some(begun) = self.0 {
+                // Not told means that the server has ended: nobody listens then either.
+                drop(begun.await);
+            }
+        })
+    }
+}
 
 /// Makes things go wrong.
 #[derive(Clone, Debug)]
@@ -161,18 +185,18 @@ impl Faults {
         (Self { store, clock, active, ends: watch::Sender::new(WatchEnd::None), absences }, receiver)
     }
 
-    /// Makes this go wrong from now on. Absences are queued: the server goes away soon after this returns.
-    pub fn inject(&self, fault: Fault) {
+    /// Makes this go wrong from now on. Absences are queued: the server is away once what this returns has resolved.
+    pub fn inject(&self, fault: Fault) -> Begun {
         match fault {
             Fault::DropWatches { broken: false } => self.end_watches(WatchEnd::Clean),
             Fault::DropWatches { broken: true } => self.end_watches(WatchEnd::Broken),
             Fault::FailWatches { status } => self.end_watches(WatchEnd::Failed(failure(status, None))),
-            Fault::RefuseConnections { millis } => self.go_away(millis),
+            Fault::RefuseConnections { millis } => return self.go_away(millis),
             Fault::Restart { millis, new_history } => {
                 if new_history {
                     self.store.with(|state| state.compact());
                 }
-                self.go_away(millis);
+                return self.go_away(millis);
             }
             Fault::Compact => self.store.with(|state| state.compact()),
             Fault::ClockSkew { secs } => self.clock.set_skew_secs(secs),
@@ -182,6 +206,7 @@ impl Faults {
             }
             Fault::Answer { .. } | Fault::Delay { .. } | Fault::Deny { .. } => self.lock().push(fault),
         }
+        Begun(None)
     }
 
     /// What is wrong now, but for what happened and was over.
@@ -228,10 +253,13 @@ impl Faults {
         self.ends.send_replace(end);
     }
 
-    fn go_away(&self, millis: u64) {
-        if self.absences.try_send(Absence(Duration::from_millis(millis))).is_err() {
+    fn go_away(&self, millis: u64) -> Begun {
+        let (begun, told) = oneshot::channel();
+        let absence = Absence { length: Duration::from_millis(millis), begun };
+        if self.absences.try_send(absence).is_err() {
             tracing::warn!(millis, "not queued: the server has ended, or is to go away many times already");
         }
+        Begun(Some(told))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fault>> {

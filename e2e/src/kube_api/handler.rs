@@ -217,7 +217,7 @@ impl Shared {
                 let body = read_body(body).await?;
                 let fault: Fault = serde_json::from_slice(&body)
                     .map_err(|error| Failure::bad_request(format!("the body is not a fault: {error}")))?;
-                self.faults.inject(fault);
+                self.faults.inject(fault).await;
                 Ok(json_answer(200, &json!({})))
             }
             (&Method::POST, "load") => {

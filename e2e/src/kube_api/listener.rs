@@ -58,8 +58,9 @@ pub async fn run(
         };
         drop(listener);
         drop(closing);
+        drop(absence.begun.send(()));
         while connections.join_next().await.is_some() {}
-        sleep(absence.0).await;
+        sleep(absence.length).await;
         listener = listen_again(address).await?;
     }
 }
@@ -106,9 +107,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     let is_lab = Arc::new(AtomicBool::new(false));
     let saw = Arc::clone(&is_lab);
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        if request.uri().path().starts_with("/_lab/") {
-            saw.store(true, Ordering::Relaxed);
-        }
+        saw.store(request.uri().path().starts_with("/_lab/"), Ordering::Relaxed);
         serve(Arc::clone(&shared), request.map(Body::new))
     });
     let served = http1::Builder::new()
@@ -117,15 +116,17 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         .serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     tokio::select! {
-        ended = served.as_mut() => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection");
-            }
-        }
+        // Whoever was told that the absence has begun gets no answer on an old connection.
+        biased;
         _ = closing.changed() => {
             if is_lab.load(Ordering::Relaxed) {
                 served.as_mut().graceful_shutdown();
                 drop(timeout(HANDSHAKE_TIMEOUT, served).await);
+            }
+        }
+        ended = served.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection");
             }
         }
     }

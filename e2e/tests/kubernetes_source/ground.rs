@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use e2e::authority::{Authority, Enrolment, Role};
 use e2e::eventually;
 use e2e::http::{self, Url};
-use e2e::kube_api::{Fault, KubeApi, SmallApi, SmallOptions};
+use e2e::kube_api::{Begun, Fault, KubeApi, SmallApi, SmallOptions};
 use e2e::peer_config::hub_name;
 use e2e::programs::Programs;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -293,8 +293,8 @@ impl Ground {
         self.api.faults().is_some()
     }
 
-    pub(crate) fn inject(&self, fault: Fault) {
-        self.server().faults().inject(fault);
+    pub(crate) fn inject(&self, fault: Fault) -> Begun {
+        self.server().faults().inject(fault)
     }
 
     /// Writes past the network: the server may be away.

@@ -118,7 +118,7 @@ async fn nothing_is_lost_and_nothing_blinks() -> Result<()> {
     for (at, storm) in storms.into_iter().enumerate() {
         let name = format!("{storm:?}");
         for fault in storm {
-            ground.inject(fault);
+            ground.inject(fault).await;
         }
         // Written while nobody watches: one more each time, and one that changes each time.
         let (new, old) = (format!("10.3.0.{}", at + 1), format!("10.3.0.{at}"));
@@ -138,7 +138,7 @@ async fn nothing_is_lost_and_nothing_blinks() -> Result<()> {
     }
     // Deleted while nobody watches, and the history is gone: a relist notices.
     ground.delete(&pod("moving", "moving", "")).await?;
-    ground.inject(Fault::Restart { millis: 100, new_history: true });
+    ground.inject(Fault::Restart { millis: 100, new_history: true }).await;
     let last = hub
         .publishes("a deletion", |records| {
             ensure!(!records.keys().any(|key| key.starts_with(&format!("{ADDRESSES}10.3."))), "still there");
@@ -166,7 +166,7 @@ async fn an_api_server_that_is_away_is_a_finding_and_no_more() -> Result<()> {
     })
     .await?;
     let before = hub.records().await?;
-    ground.inject(Fault::RefuseConnections { millis: 4000 });
+    ground.inject(Fault::RefuseConnections { millis: 4000 }).await;
     hub.shows("it says that nobody answers", |status| {
         ensure!(status["source"]["connected"] == false, "connected");
         expect_finding(&status["findings"], &["source-unreachable", "127.0.0.1", "since"])
@@ -193,7 +193,7 @@ async fn an_api_server_that_is_away_is_a_finding_and_no_more() -> Result<()> {
 async fn a_hub_that_starts_alone_waits_and_says_so() -> Result<()> {
     let ground = Ground::small(SmallOptions::default()).await?;
     ground.load(cluster())?;
-    ground.inject(Fault::RefuseConnections { millis: 3000 });
+    ground.inject(Fault::RefuseConnections { millis: 3000 }).await;
     let hub = ground.hub("early")?;
     hub.shows("it says that nobody answers", |status| {
         expect_finding(&status["findings"], &["source-unreachable", "127.0.0.1", "since"])

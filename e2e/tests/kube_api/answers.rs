@@ -1,8 +1,5 @@
 //! The API server for tests, asked by the real client: the small one, and, where the environment names it, a real one.
 
-#[path = "kube_api/support.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use support::{Mirror, SOON, client, client_with_token, config_map, nothing_unsupported, refused};
+use crate::support::{Mirror, SOON, client, client_with_token, config_map, nothing_unsupported, refused};
 
 /// A namespace for one test, and nothing unsupported at the end of it.
 async fn setup(namespace: &str) -> Result<(KubeApi, Client)> {

@@ -1,8 +1,5 @@
 //! What goes wrong on request with the small API server, and how the real client gets over it.
 
-#[path = "kube_api/support.rs"]
-mod support;
-
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +16,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use support::{Mirror, SOON, client, client_with_token, config_map, nothing_unsupported, refused};
+use crate::support::{Mirror, SOON, client, client_with_token, config_map, nothing_unsupported, refused};
 
 async fn small() -> Result<(KubeApi, Client)> {
     let api = KubeApi::start_small(SmallOptions::default()).await?;
@@ -53,7 +50,7 @@ async fn watcher_gets_over(fault: Fault, config: watcher::Config) -> Result<()> 
     let mirror = Mirror::follow(Api::namespaced(client, "shop"), config);
     mirror.shows(&[("a", "1"), ("b", "1")]).await?;
     // What happens while nobody watches must not be lost.
-    server(&api).faults().inject(fault.clone());
+    server(&api).faults().inject(fault.clone()).await;
     load(&api, "a", "2")?;
     load(&api, "c", "1")?;
     mirror.shows(&[("a", "2"), ("b", "1"), ("c", "1")]).await.with_context(|| format!("{fault:?}"))?;

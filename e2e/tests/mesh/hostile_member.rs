@@ -1,7 +1,6 @@
 //! A hostile member of the mesh: berlin has a sound passport, and mints whatever it likes under it. Nothing of that is
 //! worth anything at paris, each attempt is reported, and a good client beside it notices nothing.
 
-#[path = "hostile_member/mint.rs"]
 mod mint;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,5 @@
+//! The API server for tests answers the real client as it should. No lab, no root.
+
+mod answers;
+mod faults;
+mod support;
