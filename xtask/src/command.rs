@@ -9,6 +9,15 @@ use anyhow::{Context, Result, bail};
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root()).env("PATH", path_with_tools());
+    // What `cargo run` tells us of this package. Build scripts (ring's) ask to run again when it changes, so that each
+    // turn from `cargo build` to `cargo xtask` and back would build half of the dependencies anew.
+    let of_xtask = |name: &std::ffi::OsStr| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| of_xtask(name)) {
+        command.env_remove(name);
+    }
     command
 }
 
