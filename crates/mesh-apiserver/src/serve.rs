@@ -150,7 +150,7 @@ impl Service {
         self,
         tcp: TcpStream,
         address: SocketAddr,
-        handshake: Handshake,
+        mut handshake: Handshake,
         others: Arc<Semaphore>,
     ) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -158,7 +158,13 @@ impl Service {
         if let Err(error) = tcp.set_nodelay(true) {
             debug!(%error, %address, "set TCP_NODELAY");
         }
-        let accepted = self.acceptor.accept(tcp).await;
+        let accepted = tokio::select! {
+            accepted = self.acceptor.accept(tcp) => accepted,
+            () = handshake.lost() => {
+                self.metrics.turned_away();
+                return debug!(%address, "a handshake from an address that has fewer took its place");
+            }
+        };
         drop(handshake);
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
