@@ -2,9 +2,14 @@
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream,
+};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// Most bytes of a request line or of one header line.
 const LINE_LIMIT: u64 = 8 * 1024;
@@ -12,6 +17,9 @@ const LINE_LIMIT: u64 = 8 * 1024;
 const HEADER_LIMIT: usize = 64;
 /// Most bytes of an answer's body (a node's whole map image is below this).
 const BODY_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// Most time for a whole page.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An `http://` address without names: the lab has no DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +60,19 @@ impl FromStr for Url {
             .with_context(|| format!("{text}: {authority} is not an IP address with or without port"))?;
         Ok(Self { address, path: path.to_owned() })
     }
+}
+
+/// A page as text, asked for on a connection of its own; fails unless it is answered with 200 within ten seconds.
+pub async fn page(address: SocketAddr, path: &str) -> Result<String> {
+    let url = Url { address, path: path.to_owned() };
+    let ask = async {
+        let stream = TcpStream::connect(address).await.context("connect")?;
+        get(&mut BufStream::new(stream), &url, false).await
+    };
+    let answer = timeout(PAGE_TIMEOUT, ask).await.with_context(|| format!("{path}: no answer"))??;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    ensure!(answer.status == 200, "{path}: {} {text}", answer.status);
+    Ok(text)
 }
 
 /// Asks for a path and reads the answer. With `keep_alive` the connection can be used again afterwards.

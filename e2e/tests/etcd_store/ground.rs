@@ -11,13 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::authority::{Authority, Enrolment, Role};
 use e2e::eventually;
-use e2e::http::{self, Url};
+use e2e::http;
 use e2e::manifest::{Manifests, ServiceManifest, yaml};
 use e2e::programs::Programs;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::io::BufStream;
-use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -341,15 +339,7 @@ impl Replica {
 
     /// A page of its admin port; fails unless it is answered with 200.
     pub(crate) async fn page(&self, path: &str) -> Result<String> {
-        let url = Url { address: loopback(self.admin), path: path.to_owned() };
-        let ask = async {
-            let stream = TcpStream::connect(url.address).await.context("connect")?;
-            http::get(&mut BufStream::new(stream), &url, false).await
-        };
-        let answer = timeout(Duration::from_secs(10), ask).await.context("no answer")??;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        ensure!(answer.status == 200, "{path}: {} {text}", answer.status);
-        Ok(text)
+        http::page(loopback(self.admin), path).await
     }
 
     pub(crate) async fn kill(&mut self) -> Result<()> {

@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::eventually;
-use e2e::http::{self, Url};
+use e2e::http;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
-use tokio::io::BufStream;
-use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use self::ground::{Ground, Said, run};
@@ -256,11 +254,7 @@ fn arguments(set: &Value) -> Result<Vec<String>> {
 }
 
 async fn page(port: u16, path: &str) -> Result<String> {
-    let url = Url { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path: path.to_owned() };
-    let answer = http::get(&mut BufStream::new(TcpStream::connect(url.address).await?), &url, false).await?;
-    let text = String::from_utf8_lossy(&answer.body).into_owned();
-    ensure!(answer.status == 200, "{path}: {} {text}", answer.status);
-    Ok(text)
+    http::page(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path).await
 }
 
 fn free_port() -> Result<u16> {

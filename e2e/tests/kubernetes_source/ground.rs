@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::authority::{Authority, Enrolment, Role};
 use e2e::eventually;
-use e2e::http::{self, Url};
+use e2e::http;
 use e2e::kube_api::{Begun, Fault, KubeApi, SmallApi, SmallOptions};
 use e2e::peer_config::hub_name;
 use e2e::programs::Programs;
@@ -21,8 +21,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::io::BufStream;
-use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::timeout;
 
@@ -398,15 +396,7 @@ impl Hub {
 
     /// A page of its admin port; fails unless it is answered with 200.
     pub(crate) async fn page(&self, path: &str) -> Result<String> {
-        let url = Url { address: loopback(self.admin), path: path.to_owned() };
-        let ask = async {
-            let stream = TcpStream::connect(url.address).await.context("connect")?;
-            http::get(&mut BufStream::new(stream), &url, false).await
-        };
-        let answer = timeout(Duration::from_secs(10), ask).await.context("no answer")??;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        ensure!(answer.status == 200, "{path}: {} {text}", answer.status);
-        Ok(text)
+        http::page(loopback(self.admin), path).await
     }
 
     /// All that it publishes: configuration, records for peers, and records for the own agents.

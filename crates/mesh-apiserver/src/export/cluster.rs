@@ -16,3 +16,16 @@ pub struct Cluster {
     /// (stock `--clustermesh-default-global-namespace`, true).
     pub global_namespaces: bool,
 }
+
+#[cfg(test)]
+impl Cluster {
+    /// A cluster named north, with id 9, for tests.
+    pub fn north() -> Self {
+        Self {
+            name: "north".parse().expect("a name"),
+            id: ClusterId::try_from(9).expect("an id"),
+            max: MaxClusters::N255,
+            global_namespaces: true,
+        }
+    }
+}

@@ -5,24 +5,14 @@ use std::time::Duration;
 use kvstore::StoreOptions;
 use mesh_runtime::Readiness;
 use prometheus_client::registry::Registry;
-use topology::cluster::{ClusterId, MaxClusters};
 
 use super::*;
 use crate::object;
 use crate::source::ManifestSource;
 
-fn cluster() -> Cluster {
-    Cluster {
-        name: "north".parse().expect("a name"),
-        id: ClusterId::try_from(9).expect("an id"),
-        max: MaxClusters::N255,
-        global_namespaces: true,
-    }
-}
-
 /// Runs a hub over the folder until `until` holds for the store.
 async fn run_until(store: &Store, folder: &Path, until: impl Fn(&Store) -> bool) {
-    let hub = Hub::new(cluster(), store.clone(), Metrics::register(&mut Registry::default()));
+    let hub = Hub::new(Cluster::north(), store.clone(), Metrics::register(&mut Registry::default()));
     let source = ManifestSource::open(folder.to_owned()).await.expect("a folder");
     let shutdown = Shutdown::new();
     let readiness = Readiness::new();
@@ -126,7 +116,7 @@ async fn a_change_is_published_within_moments() {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), "a.yaml", &pod("a", "a", "10.9.0.1"));
     let store = Store::in_memory(StoreOptions::default());
-    let hub = Hub::new(cluster(), store.clone(), Metrics::register(&mut Registry::default()));
+    let hub = Hub::new(Cluster::north(), store.clone(), Metrics::register(&mut Registry::default()));
     let report = hub.report();
     let source = ManifestSource::open(folder.path().to_owned()).await.expect("a folder");
     let (shutdown, readiness) = (Shutdown::new(), Readiness::new());
@@ -159,7 +149,7 @@ async fn a_change_is_published_within_moments() {
 #[tokio::test]
 async fn what_the_store_refused_comes_in_order_allocations_records_canaries() {
     let store = Store::in_memory(StoreOptions::default());
-    let mut hub = Hub::new(cluster(), store.clone(), Metrics::register(&mut Registry::default()));
+    let mut hub = Hub::new(Cluster::north(), store.clone(), Metrics::register(&mut Registry::default()));
     let pod = object::Pod {
         namespace: Some("shop".into()),
         name: Some("a".into()),
@@ -187,7 +177,7 @@ async fn what_the_store_refused_comes_in_order_allocations_records_canaries() {
 #[test]
 fn there_is_an_alarm_before_the_numbers_run_out() {
     let store = Store::in_memory(StoreOptions::default());
-    let mut hub = Hub::new(cluster(), store, Metrics::register(&mut Registry::default()));
+    let mut hub = Hub::new(Cluster::north(), store, Metrics::register(&mut Registry::default()));
     let pod = |n: u8| {
         let pod = object::Pod {
             namespace: Some("shop".into()),
@@ -198,7 +188,7 @@ fn there_is_an_alarm_before_the_numbers_run_out() {
         object::Object::try_from(object::Body::Pod(Arc::new(pod))).expect("sound names")
     };
     // Five numbers; what nobody uses any more does not count.
-    hub.exporter = Exporter::new(cluster(), Allocator::new(589_824..=589_829));
+    hub.exporter = Exporter::new(Cluster::north(), Allocator::new(589_824..=589_829));
     for (pods, alarmed) in [(0..3, false), (0..4, true), (2..5, false), (0..5, true)] {
         drop(hub.exporter.reset(pods.map(pod)));
         assert_eq!(hub.alarm().is_some(), alarmed, "{:?}", hub.exporter.numbers_in_use());

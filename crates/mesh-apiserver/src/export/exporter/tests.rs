@@ -6,21 +6,11 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde_json::json;
-use topology::ClusterId;
 
 use super::*;
 
-fn cluster() -> Cluster {
-    Cluster {
-        name: "north".parse().expect("a name"),
-        id: ClusterId::try_from(9).expect("an id"),
-        max: MaxClusters::N255,
-        global_namespaces: true,
-    }
-}
-
 fn exporter() -> Exporter {
-    Exporter::new(cluster(), Allocator::new(identity_range(&cluster())))
+    Exporter::new(Cluster::north(), Allocator::new(identity_range(&Cluster::north())))
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Arc<T> {
@@ -118,13 +108,13 @@ fn pod(n: u8) -> Object {
 #[test]
 fn a_full_range_is_not_renumbered_by_a_restart() {
     let range = 589_824..=589_826;
-    let mut before = Exporter::new(cluster(), Allocator::new(range.clone()));
+    let mut before = Exporter::new(Cluster::north(), Allocator::new(range.clone()));
     before.apply([Change::Apply(pod(8)), Change::Apply(pod(9))]);
     let mut restored = Allocator::new(range);
     for (identity, labels) in before.identities().allocations() {
         assert!(restored.restore(identity, labels.clone()));
     }
-    let mut after = Exporter::new(cluster(), restored);
+    let mut after = Exporter::new(Cluster::north(), restored);
     after.reset([pod(1), pod(8), pod(9)]);
     let address = |exporter: &Exporter, n: u8| {
         let record = exporter.desired().get(&format!("cilium/state/ip/v1/default/10.9.0.{n}")).cloned();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use topology::cluster::{ClusterId, MaxClusters};
 
 use super::*;
 use crate::export::Cluster;
@@ -15,17 +14,8 @@ use crate::identity::allocator::ALLOCATIONS;
 use crate::index::Change;
 use crate::object::{Body, Object, Pod};
 
-fn cluster() -> Cluster {
-    Cluster {
-        name: "north".parse().expect("a name"),
-        id: ClusterId::try_from(9).expect("an id"),
-        max: MaxClusters::N255,
-        global_namespaces: true,
-    }
-}
-
 fn exporter() -> Exporter {
-    let mut exporter = Exporter::new(cluster(), Allocator::new(identity_range(&cluster())));
+    let mut exporter = Exporter::new(Cluster::north(), Allocator::new(identity_range(&Cluster::north())));
     exporter.number_by(Numbering::Objects);
     exporter
 }
@@ -146,11 +136,11 @@ fn nothing_is_renumbered_by_what_is_lost() {
     assert_eq!(numbers(&first), (1..=5).map(|n| FIRST + 10 * n).collect::<Vec<_>>());
     assert!(open(&first).is_empty());
     // Objects are lost: what the store remembers is kept, and written again.
-    let mut allocator = Allocator::new(identity_range(&cluster()));
+    let mut allocator = Allocator::new(identity_range(&Cluster::north()));
     for (identity, labels) in first.identities().allocations() {
         assert!(allocator.restore(identity, labels.clone()));
     }
-    let mut second = Exporter::new(cluster(), allocator);
+    let mut second = Exporter::new(Cluster::north(), allocator);
     second.number_by(Numbering::Objects);
     second.reset(all(pods().collect()));
     assert_eq!((numbers(&second), open(&second).len()), (numbers(&first), 5));
