@@ -22,14 +22,16 @@
 mod call;
 mod election;
 mod error;
+mod fence;
 mod follow;
 mod list;
 mod metrics;
 mod watch;
 
 pub use call::{ANSWER, unary};
-pub use election::{Contender, Fence, LEASE_TTL_SECS, Leadership};
+pub use election::{Contender, LEASE_TTL_SECS, Leadership};
 pub use error::{EtcdError, FenceError, StoreReplaced};
+pub use fence::Fence;
 pub use follow::{Follower, HISTORY};
 pub use metrics::register;
 
@@ -98,6 +100,13 @@ impl Etcd {
     /// Time since the mirror was last known to hold everything that etcd held. Below about two seconds with contact.
     pub fn age(&self) -> Duration {
         self.shared.current.borrow().elapsed()
+    }
+
+    /// Waits until the mirror was known to hold everything that etcd held, less than this long ago. Cancel safe.
+    pub async fn current_within(&self, age: Duration) {
+        let mut current = self.shared.current.subscribe();
+        // The sender lives as long as this.
+        drop(current.wait_for(|at| at.elapsed() < age).await);
     }
 
     /// Waits until the mirror has reached a revision, at most this long. Returns whether it has.

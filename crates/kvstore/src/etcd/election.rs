@@ -5,24 +5,22 @@
 //! is campaigned for: a write whose fate is unknown can then no longer be made.
 
 use super::{
-    Etcd, EtcdError, FenceError,
-    call::{refused, wire},
+    Etcd, EtcdError,
+    call::refused,
+    fence::{Fence, SHOWN, created_at},
 };
 use crate::proto::etcdserverpb::{
-    CompactionRequest, Compare, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
-    RequestOp, TxnRequest,
-    compare::{CompareResult, CompareTarget, TargetUnion},
-    request_op::Request,
+    DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest, RequestOp,
+    TxnRequest, request_op::Request,
 };
 use bytes::Bytes;
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
-use tonic::Code;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 /// A replica that wants to write.
 #[derive(Clone, Debug)]
@@ -39,15 +37,9 @@ pub struct Leadership {
     lease: i64,
     /// Why it is lost, once it is.
     lost: watch::Receiver<Option<String>>,
+    /// Until when the lease lasts, as far as etcd has answered.
+    kept_until: watch::Receiver<Instant>,
     _keeper: JoinSet<()>,
-}
-
-/// Writes as the leader of one term, and not a moment longer. Clones are of the same term.
-#[derive(Clone, Debug)]
-pub struct Fence {
-    etcd: Etcd,
-    key: Bytes,
-    create_revision: u64,
 }
 
 impl Contender {
@@ -62,7 +54,7 @@ impl Contender {
     pub async fn elected(&self) -> Leadership {
         let mut pause = SHORTEST_PAUSE;
         loop {
-            self.vacant().await;
+            self.shows(false).await;
             match self.stand().await {
                 Ok(Some(leadership)) => return leadership,
                 Ok(None) => pause = SHORTEST_PAUSE,
@@ -81,12 +73,43 @@ impl Contender {
         snapshot.get(&self.key).map(|entry| String::from_utf8_lossy(&entry.value).into_owned())
     }
 
-    /// Waits until the mirror shows no leader.
-    async fn vacant(&self) {
+    /// Waits until etcd answers, as far as the mirror tells: without that there is no use in standing. Cancel safe.
+    pub async fn in_contact(&self) {
+        self.etcd.current_within(FRESH).await;
+    }
+
+    /// Waits until the mirror shows a leader, and then none. Cancel safe.
+    pub async fn vacated(&self) {
+        self.shows(true).await;
+        self.shows(false).await;
+    }
+
+    /// Ends the term of whoever leads under another name, and returns that name; `None` if nobody does. What that replica
+    /// still sends, etcd refuses.
+    ///
+    /// For a caller who knows by other means who is to lead. It stands for election after it, as everybody.
+    pub async fn depose(&self) -> Result<Option<String>, EtcdError> {
+        let snapshot = self.etcd.mirror().snapshot();
+        let Some(entry) = snapshot.get(&self.key).filter(|entry| entry.value != self.name.as_bytes()) else {
+            return Ok(None);
+        };
+        let delete = DeleteRangeRequest { key: self.key.clone(), ..DeleteRangeRequest::default() };
+        let request = TxnRequest {
+            // Another leader than the one that was seen is left alone.
+            compare: vec![created_at(&self.key, entry.create_revision)],
+            success: vec![operation(Request::RequestDeleteRange(delete))],
+            failure: Vec::new(),
+        };
+        let answer = self.etcd.txn(request).await.map_err(refused("Txn"))?;
+        Ok(answer.succeeded.then(|| String::from_utf8_lossy(&entry.value).into_owned()))
+    }
+
+    /// Waits until the mirror shows a leader, or none.
+    async fn shows(&self, leader: bool) {
         let mut progress = self.etcd.mirror().progress();
         loop {
             progress.mark_unchanged();
-            if self.etcd.mirror().snapshot().get(&self.key).is_none() {
+            if self.etcd.mirror().snapshot().get(&self.key).is_some() == leader {
                 return;
             }
             // The sender lives as long as the mirror, which we hold.
@@ -126,11 +149,12 @@ impl Contender {
             return Ok(None);
         }
         let fence = Fence { etcd: self.etcd.clone(), key: self.key.clone(), create_revision: revision };
-        let (sender, lost) = watch::channel(None);
+        let (lost, until) = (watch::Sender::new(None), watch::Sender::new(granting + LEASE_TTL));
+        let (is_lost, kept_until) = (lost.subscribe(), until.subscribe());
         let mut keeper = JoinSet::new();
-        keeper.spawn(keep(self.etcd.clone(), lease, granting, sender));
+        keeper.spawn(keep(self.etcd.clone(), lease, until, lost));
         info!(name = self.name, term = revision, "this replica writes from now on");
-        Ok(Some(Leadership { fence, lease, lost, _keeper: keeper }))
+        Ok(Some(Leadership { fence, lease, lost: is_lost, kept_until, _keeper: keeper }))
     }
 }
 
@@ -152,6 +176,12 @@ impl Leadership {
         }
     }
 
+    /// Until when the lease lasts, as far as etcd has answered: nobody else is elected before. A process that was paused
+    /// finds it in the past.
+    pub fn kept_until(&self) -> watch::Receiver<Instant> {
+        self.kept_until.clone()
+    }
+
     /// Gives the term up, so that another replica takes over at once. Takes two seconds at most.
     pub async fn resign(self) {
         let Self { fence, lease, _keeper: keeper, .. } = self;
@@ -160,103 +190,22 @@ impl Leadership {
     }
 }
 
-impl Fence {
-    /// The etcd that is written to.
-    pub fn etcd(&self) -> &Etcd {
-        &self.etcd
-    }
-
-    /// Makes these changes at one revision, if the term still lasts, and returns it. They are on the disks of most
-    /// members then; the mirror need not show them yet, see [`shown`](Self::shown).
-    ///
-    /// At most 128 operations of 1 MiB together fit (etcd's `--max-txn-ops` and `--max-request-bytes`).
-    pub async fn write(&self, operations: Vec<RequestOp>) -> Result<u64, FenceError> {
-        let request = TxnRequest {
-            compare: vec![created_at(&self.key, self.create_revision)],
-            success: operations,
-            failure: Vec::new(),
-        };
-        let answer = self.etcd.send_txn(request).await.map_err(refused("Txn"))?;
-        if !answer.succeeded {
-            return Err(FenceError::NotLeader);
-        }
-        let revision = answer.header.and_then(|header| u64::try_from(header.revision).ok());
-        revision.filter(|revision| *revision > 0).ok_or_else(|| {
-            let (found, expected) = ("no revision".to_owned(), "a header with a revision");
-            EtcdError::Protocol { method: "Txn", found, expected }.into()
-        })
-    }
-
-    /// Waits until the mirror shows a revision. Fails if it does not get there within ten seconds.
-    pub async fn shown(&self, revision: u64) -> Result<(), FenceError> {
-        if self.etcd.reached(revision, SHOWN).await {
-            return Ok(());
-        }
-        Err(FenceError::Lagging { revision, latest: self.etcd.mirror().revision() })
-    }
-
-    /// Compacts etcd to where the mirror's retention has come, and returns the revision; `None` if etcd is there already.
-    ///
-    /// One leader at a time does it, and so the history in etcd is bounded as that of an embedded store is.
-    pub async fn compact(&self) -> Result<Option<u64>, EtcdError> {
-        let mirror = self.etcd.mirror().snapshot();
-        let revision = mirror.compacted().min(mirror.revision());
-        if revision == 0 {
-            return Ok(None);
-        }
-        let request = CompactionRequest { revision: wire(revision), physical: false };
-        match self.etcd.compact(request).await {
-            Ok(_) => Ok(Some(revision)),
-            // That far, or further, it is compacted.
-            Err(status) if status.code() == Code::OutOfRange => Ok(None),
-            Err(status) => Err(EtcdError::call("Compact", &status)),
-        }
-    }
-
-    /// [Compacts](Self::compact) every minute, for ever.
-    pub async fn compact_along(&self) -> Infallible {
-        loop {
-            sleep(COMPACT_INTERVAL).await;
-            match self.compact().await {
-                Ok(None) => {}
-                Ok(Some(revision)) => debug!(revision, "etcd compacted"),
-                Err(error) => warn!(error = %error, "compact etcd"),
-            }
-        }
-    }
-
-    /// Waits until the mirror shows that the term is over.
-    async fn superseded(&self) {
-        let mut progress = self.etcd.mirror().progress();
-        loop {
-            progress.mark_unchanged();
-            let snapshot = self.etcd.mirror().snapshot();
-            let created = snapshot.get(&self.key).map(|entry| entry.create_revision);
-            if created != Some(self.create_revision) {
-                return;
-            }
-            progress.changed().await.expect("the mirror is alive");
-        }
-    }
-}
-
 /// Keeps a lease alive until it is lost, and says why.
-async fn keep(etcd: Etcd, lease: i64, granted: Instant, lost: watch::Sender<Option<String>>) {
-    let ttl = Duration::from_secs(LEASE_TTL_SECS.unsigned_abs());
-    let mut kept = granted;
+async fn keep(etcd: Etcd, lease: i64, until: watch::Sender<Instant>, lost: watch::Sender<Option<String>>) {
     let reason = loop {
-        let begun = Instant::now();
-        let answer = timeout_at(kept + ttl, etcd.lease_keep_alive(LeaseKeepAliveRequest { id: lease })).await;
+        let (begun, end) = (Instant::now(), *until.borrow());
+        let answer = timeout_at(end, etcd.lease_keep_alive(LeaseKeepAliveRequest { id: lease })).await;
         match answer {
-            Ok(Ok(answer)) if answer.ttl > 0 => kept = begun,
+            Ok(Ok(answer)) if answer.ttl > 0 => drop(until.send_replace(begun + LEASE_TTL)),
             Ok(Ok(_)) => break "the lease has run out".to_owned(),
             Ok(Err(status)) => debug!(error = status.message(), "keep the leader's lease alive"),
             Err(_elapsed) => {}
         }
-        if kept + ttl <= Instant::now() {
-            break format!("the lease could not be kept alive for {} s", ttl.as_secs());
+        let end = *until.borrow();
+        if end <= Instant::now() {
+            break format!("the lease could not be kept alive for {LEASE_TTL_SECS} s");
         }
-        sleep_until((begun + ttl / 3).min(kept + ttl)).await;
+        sleep_until((begun + LEASE_TTL / 3).min(end)).await;
     };
     lost.send_replace(Some(reason));
 }
@@ -268,25 +217,15 @@ async fn revoke(etcd: &Etcd, lease: i64) {
     }
 }
 
-fn created_at(key: &Bytes, revision: u64) -> Compare {
-    Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Create.into(),
-        key: key.clone(),
-        target_union: Some(TargetUnion::CreateRevision(wire(revision))),
-        range_end: Bytes::new(),
-    }
-}
-
 fn operation(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }
 
 /// Time to live of the leader's lease: how long nobody writes after the leader died without a word.
 pub const LEASE_TTL_SECS: i64 = 5;
-/// How long a write waits for the mirror.
-const SHOWN: Duration = Duration::from_secs(10);
+const LEASE_TTL: Duration = Duration::from_secs(LEASE_TTL_SECS.unsigned_abs());
+/// Above the age of a mirror with contact.
+const FRESH: Duration = Duration::from_secs(3);
 const REVOKE: Duration = Duration::from_secs(2);
-const COMPACT_INTERVAL: Duration = Duration::from_secs(60);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

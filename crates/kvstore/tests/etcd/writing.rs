@@ -72,6 +72,27 @@ async fn one_leads_and_a_former_leader_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_deposed_writes_nothing_and_nobody_deposes_itself() {
+    let server = Server::start().await;
+    let ((one, _a), (two, _b)) = (server.open().await, server.open().await);
+    let (first, second) =
+        (Contender::new(one.clone(), LEADER, "one"), Contender::new(two.clone(), LEADER, "two"));
+    assert_eq!(second.depose().await.expect("asked"), None, "nobody leads");
+    let mut leader = elected(&first).await;
+    assert!(*leader.kept_until().borrow() > tokio::time::Instant::now());
+    until("the leader is known to the other", 10, || second.leader().map(drop).ok_or("no leader")).await;
+    assert_eq!(first.depose().await.expect("asked"), None, "the leader itself");
+    let (deposed, ()) = tokio::join!(second.depose(), second.vacated());
+    assert_eq!(deposed.expect("asked").as_deref(), Some("one"));
+    let refused = leader.fence().write(put("a", "late")).await;
+    assert!(matches!(refused, Err(FenceError::NotLeader)), "{refused:?}");
+    let why = timeout(Duration::from_secs(10), leader.lost()).await.expect("it learns of it");
+    assert!(why.contains("another replica"), "{why}");
+    let next = elected(&second).await;
+    next.fence().write(put("a", "1")).await.expect("the next one writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_without_etcd_learns_that_it_leads_no_more_and_leads_again_when_it_is_back() {
     let mut server = Server::start().await;
     let (etcd, _following) = server.open().await;
