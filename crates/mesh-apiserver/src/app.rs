@@ -1,7 +1,9 @@
 //! The process: command line, wiring, status page.
 
 pub mod args;
+pub mod leader_elect;
 mod mirroring;
+mod passport;
 pub mod status;
 
 use std::net::SocketAddr;
@@ -16,13 +18,15 @@ use kvstore::{Store, StoreOptions};
 use mesh_runtime::{Admin, AdminPages, Readiness, Shutdown, TaskSet};
 use peering::directory::Directory;
 use pki::server::Acceptor;
-use pki::{Credentials, Files, LiveCredentials, Reloader};
+use pki::{Files, LiveCredentials, Reloader};
 use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 
 pub use self::args::Args;
 use self::mirroring::Mirroring;
+use self::passport::check_passport;
 use self::status::Status;
+use crate::election::{self, Campaign, Election};
 use crate::etcd_api::{Calls, Limits, Views};
 use crate::export::Cluster;
 use crate::hub::{self, Hub};
@@ -36,7 +40,8 @@ use crate::serve::shares::{Caps, Shares};
 use crate::serve::{self, Server, Service};
 use crate::source::kubernetes::access::Access;
 use crate::source::{Origin, Source, SourceSpec};
-use crate::store::replica::{Replica, check_owner};
+use crate::store::owner::check_owner;
+use crate::store::replica::Replica;
 use crate::store::{self, EtcdStore, StoreSpec};
 
 /// A hub that has bound its ports and is ready to run.
@@ -68,7 +73,12 @@ enum Feed {
     /// This process alone.
     Hub { hub: Box<Hub>, source: Source, filters: Box<FilterFile> },
     /// The replica that leads, which may be this one.
-    Replica { replica: Box<Replica>, follower: Box<Follower>, reloader: Option<Box<Reloader>> },
+    Replica {
+        replica: Box<Replica>,
+        follower: Box<Follower>,
+        reloader: Option<Box<Reloader>>,
+        campaign: Option<Box<Campaign>>,
+    },
 }
 
 /// Opens the store, reads the certificates and binds the ports. Nothing is served yet.
@@ -94,13 +104,14 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let mut registry = Registry::with_prefix("mesh_apiserver");
     let metrics = peer_filters::metrics::Metrics::register(&mut registry);
     let filters = FilterFile::open(args.peer_filters.clone(), metrics)?;
-    let access = Access { kubeconfig: args.kubeconfig.clone(), context: args.kube_context.clone() };
+    let (kubeconfig, context) = (args.kubeconfig.clone(), args.kube_context.clone());
+    let access = Access { kubeconfig, context, permit: leader_elect::permit(&args) };
     let resources = (args.source == SourceSpec::Kubernetes)
         .then(|| Resources::new(access.clone(), &cluster, args.agent_peers()));
     let filters = filters.beside(resources.clone());
     let mirroring = Mirroring::of(&args, &access, &mut registry).await?;
     let teller = mirroring.as_ref().map(|mirroring| mirroring.teller.clone());
-    let origin = Origin::new(&args.source, access, &mut registry).with_cilium(args.cilium);
+    let origin = Origin::new(&args.source, access.clone(), &mut registry).with_cilium(args.cilium);
     let identities = identity::Options {
         labels: args.identity_labels.clone(),
         unused_after: Duration::from_secs(args.identity_gc_after),
@@ -137,13 +148,18 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
             kvstore::etcd::register(&etcd, &mut registry);
             let name = args.replica_name.clone();
             let name = name.unwrap_or_else(|| replica_name(server.address()));
+            let (election, campaign) = leader_elect::prepare(&args, &access, &name).await?.unzip();
             let replica = Replica::new(cluster.clone(), origin, etcd.clone(), &name, metrics, filters);
+            let standing = election.as_ref().map(Election::standing);
+            let replica = replica.elected_by(election, access.permit.clone());
             let replica = replica.with_identities(identities).telling(teller);
             let (report, shared) = (replica.report(), replica.shared(&name));
+            election::metrics::register(&mut registry, shared.leads.clone(), standing);
             let feed = Feed::Replica {
                 replica: Box::new(replica),
                 follower: Box::new(follower),
                 reloader: reloader.map(Box::new),
+                campaign: campaign.map(Box::new),
             };
             (etcd.mirror().clone(), feed, report, Some(shared))
         }
@@ -232,10 +248,19 @@ impl Bound {
                 });
                 tasks.spawn("hub", async move { Ok(hub.run(source, ready, until).await?) });
             }
-            Feed::Replica { replica, mut follower, reloader } => {
-                // The follower holds the connection over which a leader resigns: it ends after it.
+            Feed::Replica { replica, mut follower, reloader, campaign } => {
+                // The follower holds the connection over which a leader resigns: it ends after it, and so does the campaign.
                 let resigned = Shutdown::new();
-                let over = resigned.clone();
+                let (over, released) = (resigned.clone(), resigned.clone());
+                if let Some(campaign) = campaign {
+                    tasks.spawn("election", async move {
+                        // It may be dropped between any two steps.
+                        tokio::select! {
+                            never = campaign.run() => match never {},
+                            () = released.requested() => Ok(()),
+                        }
+                    });
+                }
                 tasks.spawn("replica", async move {
                     replica.run(ready, until).await;
                     resigned.request();
@@ -310,29 +335,6 @@ fn replica_name(api: SocketAddr) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "hub" } else { host.trim() };
     format!("{host}:{}", api.port())
-}
-
-/// A hub with another cluster's certificate would be refused by everyone, would not know its own agents, and would take
-/// that cluster's administrators for its own. Says what is wrong, at the start and at each reload.
-fn check_passport(cluster: &Cluster, credentials: &Credentials) -> Result<(), String> {
-    match credentials.passport() {
-        Some(passport) if passport.uri.cluster != cluster.name || passport.uri.id != cluster.id => {
-            Err(format!(
-                "the certificate's passport is that of cluster {} with id {}, expected cluster {} with id {}: \
-             check --cluster-name, --cluster-id and --tls-dir",
-                passport.uri.cluster, passport.uri.id, cluster.name, cluster.id
-            ))
-        }
-        Some(_) => Ok(()),
-        None => {
-            warn!(
-                certificate = credentials.subject(),
-                "tls.crt holds no passport after the leaf: own agents and administrators cannot be told from others and \
-                 are refused"
-            );
-            Ok(())
-        }
-    }
 }
 
 /// Time for tasks to end after the shutdown was requested.

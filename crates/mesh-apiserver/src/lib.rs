@@ -13,12 +13,14 @@
 //! * [`peer_filters`]: which part of the records a peer is shown.
 //! * [`resources`]: custom resources, which say what peers there are and what they are shown.
 //! * [`remote_slices`]: endpoint slices of other clusters' backends, written into the own cluster.
+//! * [`election`]: which of several replicas writes, where a Lease of the API server says so.
 //! * [`store`]: on disk here, or an etcd cluster that several replicas share, one of which writes.
 //! * [`app`]: command line, wiring, status page.
 //!
 //! Nothing is deleted from the store before the source has been read completely once.
 
 pub mod app;
+pub mod election;
 pub mod etcd_api;
 pub mod export;
 pub mod finding;

@@ -124,7 +124,7 @@ impl Resources {
         let (connection, contact) = client()?;
         followers.spawn(follow::<FailoverPolicy>(connection, contact, seen));
         let mut in_force = self.in_force.subscribe();
-        let (connection, _) = client()?;
+        let connection = access::writer(&config, &self.access.permit)?;
         let mut answers = Answers::new(connection.clone());
         let mut publication = self.agent_peers.clone().map(|agents| Publication::new(connection, agents));
         loop {

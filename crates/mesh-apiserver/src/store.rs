@@ -6,8 +6,10 @@
 //! ```
 //! `docs/store.md` says what to choose, and what goes on when what fails.
 
+pub mod candidacy;
 pub mod dial;
 pub mod endpoint;
+pub mod owner;
 pub mod replica;
 
 use std::path::Path;

@@ -9,6 +9,7 @@ use mesh_runtime::LogFormat;
 use topology::cluster::MaxClusters;
 use topology::{ClusterId, ClusterName};
 
+use super::leader_elect::LeaderElect;
 use crate::identity::LabelFilter;
 use crate::remote_slices::Profile;
 use crate::resources::agent_peers::{AgentPeers, SecretName};
@@ -73,9 +74,14 @@ pub struct Args {
     #[arg(long, env = "MESH_APISERVER_STORE_TLS_DIR")]
     pub store_tls_dir: Option<PathBuf>,
 
-    /// Name of this replica, for logs and for the other replicas on its etcd [default: HOSTNAME:PORT of --listen]
+    /// Name of this replica, for logs, and for the other replicas in etcd and in the Lease: no two may have the same
+    /// [default: HOSTNAME:PORT of --listen]
     #[arg(long, env = "MESH_APISERVER_REPLICA_NAME")]
     pub replica_name: Option<String>,
+
+    /// Which of several replicas writes.
+    #[command(flatten)]
+    pub leader_elect: LeaderElect,
 
     /// Directory with tls.crt (leaf, then passport), tls.key and ca.crt (accepted roots); watched and reloaded
     #[arg(long, env = "MESH_APISERVER_TLS_DIR")]
@@ -191,7 +197,11 @@ mod tests {
         assert_eq!((parsed.profile, parsed.endpoints_per_slice), (Profile::Agents, 100));
         let agentless = args(&["--profile", "agentless", "--peers", "/p"]).expect("a profile");
         assert_eq!(agentless.profile, Profile::Agentless);
+        assert!(parsed.leader_elect.leader_elect && parsed.leader_elect.times().is_ok());
+        let slow = args(&["--leader-elect-renew-deadline", "20"]).expect("a number");
+        assert!(slow.leader_elect.times().is_err(), "longer than the Lease");
         for bad in [
+            ["--leader-elect", "etcd"],
             ["--endpoints-per-slice", "0"],
             ["--profile", "kube-proxy"],
             ["--cluster-id", "0"],

@@ -52,7 +52,7 @@ impl Mirroring {
             bail!("--peers is for writing endpoint slices into an API server and needs --source kubernetes");
         }
         let config = access.read().await.context("reach the API server")?;
-        let client = access::client(&config, &Arc::default())?;
+        let client = access::writer(&config, &access.permit)?;
         let ids = Ids::new(args.cluster_name.clone());
         // The own cluster always gets its id.
         ids.take(&args.cluster_name, args.cluster_id)?;

@@ -1,5 +1,7 @@
 //! What `/status` shows.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kvstore::{KeyRange, Snapshot, Store};
 use pki::LiveCredentials;
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use topology::record::{Kind, key};
 
+use crate::election::Election;
 use crate::export::Cluster;
 use crate::finding::Finding;
 use crate::hub::report::Report;
@@ -63,6 +66,8 @@ impl Status {
         let mut findings = report.findings;
         findings.extend(self.peer_filters.borrow().clone());
         findings.extend(self.resources.iter().flat_map(|findings| findings.borrow().clone()));
+        let election = self.shared.as_ref().and_then(|shared| shared.candidacy.election());
+        findings.extend(election.and_then(|election| election.standing().borrow().unusable.clone()));
         let remote_slices = self.remote_slices.as_ref().map(|report| report.borrow().clone());
         findings.extend(remote_slices.iter().flat_map(|report| &report.findings).cloned());
         findings.sort();
@@ -129,9 +134,28 @@ fn shared(shared: &Shared) -> Value {
     json!({
         "connected": endpoint.is_some(),
         "endpoint": endpoint,
-        "ageSeconds": (shared.etcd.age().as_secs_f64() * 1000.0).round() / 1000.0,
+        "ageSeconds": seconds(shared.etcd.age()),
         "replica": shared.name,
-        "leader": shared.contender.leader(),
+        "leader": shared.candidacy.leader(),
         "leads": *shared.leads.borrow(),
+        "lease": shared.candidacy.election().map(lease),
     })
+}
+
+/// What there is to say about the Lease that elects.
+fn lease(election: &Election) -> Value {
+    let standing = election.standing().borrow().clone();
+    json!({
+        "lease": election.settings().place(),
+        "holder": standing.holder,
+        "held": standing.holds(),
+        "renewedSecondsAgo": standing.renewed.map(|renewed| seconds(renewed.elapsed())),
+        "transitions": standing.transitions,
+        "usable": standing.unusable.is_none(),
+    })
+}
+
+/// To the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }

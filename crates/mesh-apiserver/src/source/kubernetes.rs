@@ -52,6 +52,7 @@ use self::metrics::Contacts;
 use self::served::{CiliumChoice, Served, discover};
 use self::trouble::Trouble;
 use super::{KindStatus, SourceEvent, SourceStatus, SourceUpdate};
+use crate::election::Permit;
 use crate::finding::{Finding, Reason};
 use crate::identity::registrar::Registrar;
 use crate::object::ObjectKind;
@@ -63,6 +64,7 @@ use crate::object::identity::RawMeshIdentity;
 pub struct KubernetesSource {
     server: String,
     config: Config,
+    permit: Permit,
     contacts: Contacts,
     sender: mpsc::Sender<(ObjectKind, News)>,
     news: mpsc::Receiver<(ObjectKind, News)>,
@@ -95,6 +97,7 @@ impl KubernetesSource {
         let mut source = Self {
             server: config.cluster_url.to_string().trim_end_matches('/').to_owned(),
             config,
+            permit: access.permit.clone(),
             contacts,
             sender,
             news,
@@ -152,7 +155,7 @@ impl KubernetesSource {
     /// Starts a task that writes objects of identities to the API server.
     pub fn registrar(&self) -> Option<Registrar> {
         // It was possible when the source was opened.
-        let client = access::client(&self.config, &Arc::default()).ok()?;
+        let client = access::writer(&self.config, &self.permit).ok()?;
         Some(Registrar::start(client))
     }
 

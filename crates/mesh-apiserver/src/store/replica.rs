@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvstore::etcd::{Contender, Leadership};
-use kvstore::{Etcd, KeyRange, Publisher, Store};
+use kvstore::etcd::Contender;
+use kvstore::{Etcd, Publisher};
 use mesh_runtime::{BlockReady, Chain, Shutdown};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 use topology::record::Kind;
 use tracing::{info, warn};
 
+use super::candidacy::{Candidacy, Term};
+use super::owner::{OWNER, check_owner, owner};
+use crate::election::{Election, Permit};
 use crate::export::Cluster;
 use crate::hub::Hub;
 use crate::hub::metrics::Metrics;
@@ -23,50 +26,6 @@ use crate::source::Origin;
 /// The key that the leader holds; its value names the replica. STABLE FORMAT: replicas of two versions must agree.
 pub const LEADER: &str = "isthmus/v1/hub/leader";
 
-/// The key that says whose records these are: `<cluster>/<id>`. STABLE FORMAT. The first leader writes it.
-pub const OWNER: &str = "isthmus/v1/hub/cluster";
-
-/// An etcd that this hub must not write to: it would take away what is another's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotOurs {
-    /// It holds the records of another cluster.
-    #[error(
-        "etcd holds the records of cluster {found}, this is the hub of {expected}: each cluster needs an etcd of its own (if \
-         the cluster was renamed, delete the key {OWNER})"
-    )]
-    Cluster {
-        /// Name and id.
-        found: String,
-        /// Ours.
-        expected: String,
-    },
-    /// It is the etcd of a Kubernetes API server.
-    #[error(
-        "etcd holds keys below /registry/: it belongs to a Kubernetes API server; give the hub an etcd of its own"
-    )]
-    Kubernetes,
-}
-
-/// Fails if what etcd holds is not this cluster's to write.
-pub fn check_owner(mirror: &Store, cluster: &Cluster) -> Result<(), NotOurs> {
-    let snapshot = mirror.snapshot();
-    if snapshot.range(&KeyRange::prefix("/registry/")).next().is_some() {
-        return Err(NotOurs::Kubernetes);
-    }
-    let expected = owner(cluster);
-    match snapshot.get(OWNER.as_bytes()) {
-        Some(entry) if entry.value != expected => {
-            let found = String::from_utf8_lossy(&entry.value).chars().take(80).collect();
-            Err(NotOurs::Cluster { found, expected })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn owner(cluster: &Cluster) -> String {
-    format!("{}/{}", cluster.name, cluster.id)
-}
-
 /// A hub that may become the one that writes.
 #[derive(Debug)]
 pub struct Replica {
@@ -74,7 +33,7 @@ pub struct Replica {
     origin: Origin,
     identities: identity::Options,
     etcd: Etcd,
-    contender: Contender,
+    candidacy: Candidacy,
     metrics: Metrics,
     /// Used while this replica leads.
     filters: Mutex<FilterFile>,
@@ -89,7 +48,7 @@ pub struct Shared {
     /// The connection and the mirror.
     pub etcd: Etcd,
     /// Knows who leads.
-    pub contender: Contender,
+    pub candidacy: Candidacy,
     /// The name of this replica.
     pub name: String,
     /// Whether it is this one.
@@ -107,10 +66,17 @@ impl Replica {
         filters: FilterFile,
     ) -> Self {
         let contender = Contender::new(etcd.clone(), Bytes::from_static(LEADER.as_bytes()), name);
+        let candidacy = Candidacy::new(contender);
         let (report, leads) = (watch::Sender::new(Report::default()), watch::Sender::new(false));
         let identities = identity::Options::default();
         let filters = Mutex::new(filters);
-        Self { cluster, origin, identities, etcd, contender, metrics, filters, report, leads, teller: None }
+        Self { cluster, origin, identities, etcd, candidacy, metrics, filters, report, leads, teller: None }
+    }
+
+    /// Leads only with the Lease, where there is to be one. `permit`: that of all clients which write to the API server.
+    #[must_use]
+    pub fn elected_by(self, election: Option<Election>, permit: Permit) -> Self {
+        Self { candidacy: self.candidacy.by(election, permit), ..self }
     }
 
     /// Tells of the own services while it leads.
@@ -132,8 +98,8 @@ impl Replica {
 
     /// What the status page shows of the store.
     pub fn shared(&self, name: &str) -> Shared {
-        let (etcd, contender) = (self.etcd.clone(), self.contender.clone());
-        Shared { etcd, contender, name: name.to_owned(), leads: self.leads.subscribe() }
+        let (etcd, candidacy) = (self.etcd.clone(), self.candidacy.clone());
+        Shared { etcd, candidacy, name: name.to_owned(), leads: self.leads.subscribe() }
     }
 
     /// Stands for election, leads while it lasts, and stands again, until the shutdown is requested; then it resigns.
@@ -155,19 +121,19 @@ impl Replica {
     async fn lead(&self, shutdown: &Shutdown) {
         let mut pause = SHORTEST_PAUSE;
         loop {
-            // A campaign may be dropped; a lease without a key runs out by itself.
-            let mut leadership = tokio::select! {
-                leadership = self.contender.elected() => leadership,
-                () = shutdown.requested() => return,
+            // A candidacy may be dropped.
+            let mut term = tokio::select! {
+                term = self.candidacy.elected() => term,
+                () = shutdown.requested() => return self.candidacy.withdraw().await,
             };
             let begun = Instant::now();
             self.leads.send_replace(true);
-            let ended = self.term(&mut leadership, shutdown).await;
+            let ended = self.feed(&mut term, shutdown).await;
             self.leads.send_replace(false);
             // What was known is of this term.
             self.teller.iter().for_each(Teller::begin);
             // Also after a failure: what was under way can then be made no more.
-            leadership.resign().await;
+            self.candidacy.resign(term).await;
             let Err(reason) = ended else { return };
             pause = if begun.elapsed() > LONG_TERM { SHORTEST_PAUSE } else { pause };
             warn!(cluster = %self.cluster.name, reason, pause = ?pause, "this replica writes no longer");
@@ -180,10 +146,10 @@ impl Replica {
     }
 
     /// Feeds the store until the term is over, and says why; `Ok` if the shutdown was requested.
-    async fn term(&self, leadership: &mut Leadership, shutdown: &Shutdown) -> Result<(), String> {
+    async fn feed(&self, term: &mut Term, shutdown: &Shutdown) -> Result<(), String> {
         let source = self.origin.open().await;
         let source = source.map_err(|error| Chain(&error).to_string())?;
-        let fence = leadership.fence().clone();
+        let (fence, kept) = (term.leadership().fence().clone(), term.leadership().kept_until());
         check_owner(self.etcd.mirror(), &self.cluster).map_err(|error| error.to_string())?;
         let publisher = Publisher::new(fence.clone(), [OWNER]);
         let owned = publisher.announce([(OWNER.into(), owner(&self.cluster).into())]).await;
@@ -198,7 +164,8 @@ impl Replica {
         // What is dropped here may leave a transaction under way; it counts only while the term lasts.
         tokio::select! {
             ended = hub.run(source, None, shutdown.clone()) => ended.map_err(|error| Chain(&error).to_string()),
-            reason = leadership.lost() => Err(reason),
+            reason = self.candidacy.lost(term) => Err(reason),
+            never = self.candidacy.keep_permit(kept) => match never {},
             ended = filters.run(fence.clone()) => ended.map_err(|error| Chain(&error).to_string()),
             never = fence.compact_along() => match never {},
         }
@@ -227,32 +194,3 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After a term of this length the next failure is a new one.
 const LONG_TERM: Duration = Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests {
-    use kvstore::StoreOptions;
-    use topology::cluster::{ClusterId, MaxClusters};
-
-    use super::*;
-
-    #[test]
-    fn what_is_anothers_is_left_alone() {
-        let cluster = Cluster {
-            name: "paris".parse().expect("a name"),
-            id: ClusterId::try_from(1).expect("an id"),
-            max: MaxClusters::N255,
-            global_namespaces: true,
-        };
-        let store = Store::in_memory(StoreOptions::default());
-        assert_eq!(check_owner(&store, &cluster), Ok(()), "a new etcd is anybody's");
-        store.put(OWNER, "paris/1").expect("put");
-        assert_eq!(check_owner(&store, &cluster), Ok(()));
-        for found in ["paris/2", "tokyo/1", ""] {
-            store.put(OWNER, found).expect("put");
-            let expected = NotOurs::Cluster { found: found.to_owned(), expected: "paris/1".to_owned() };
-            assert_eq!(check_owner(&store, &cluster), Err(expected));
-        }
-        store.put("/registry/pods/default/a", "").expect("put");
-        assert_eq!(check_owner(&store, &cluster), Err(NotOurs::Kubernetes));
-    }
-}

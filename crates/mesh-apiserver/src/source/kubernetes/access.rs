@@ -9,6 +9,8 @@ use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigErro
 use kube::{Client, Config};
 
 use super::contact::{Contact, ContactLayer};
+use crate::election::Permit;
+use crate::election::permit::PermitLayer;
 
 /// Where the address and the credentials of the API server are.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,8 @@ pub struct Access {
     pub kubeconfig: Option<OsString>,
     /// The context to use, instead of the current one.
     pub context: Option<String>,
+    /// Whether this process may write there.
+    pub permit: Permit,
 }
 
 /// The API server cannot even be asked.
@@ -94,6 +98,14 @@ pub fn client(config: &Config, contact: &Arc<Contact>) -> Result<Client, AccessE
     Ok(builder.with_layer(&ContactLayer(Arc::clone(contact))).build())
 }
 
+/// A client that writes, for as long as it is permitted.
+pub fn writer(config: &Config, permit: &Permit) -> Result<Client, AccessError> {
+    let failed = |source| AccessError::Client { server: config.cluster_url.to_string(), source };
+    let builder = ClientBuilder::try_from(config.clone()).map_err(failed)?;
+    let builder = builder.with_layer(&ContactLayer(Arc::default()));
+    Ok(builder.with_layer(&PermitLayer(permit.clone())).build())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,14 +123,16 @@ mod tests {
         let access = |context: Option<&str>| Access {
             kubeconfig: Some(file.clone().into_os_string()),
             context: context.map(str::to_owned),
+            ..Access::default()
         };
         let url = async |context| access(context).read().await.map(|config| config.cluster_url.to_string());
         assert_eq!(url(None).await.expect("the current context"), "http://127.0.0.1:1/");
         assert_eq!(url(Some("b")).await.expect("a context"), "http://127.0.0.1:2/");
         assert!(matches!(url(Some("z")).await, Err(AccessError::Unusable { .. })));
-        let absent = Access { kubeconfig: Some(folder.path().join("no").into_os_string()), context: None };
+        let absent =
+            Access { kubeconfig: Some(folder.path().join("no").into_os_string()), ..Access::default() };
         assert!(matches!(absent.read().await, Err(AccessError::Kubeconfig { .. })));
-        let alone = Access { kubeconfig: None, context: Some("b".to_owned()) };
+        let alone = Access { context: Some("b".to_owned()), ..Access::default() };
         assert!(matches!(alone.read().await, Err(AccessError::ContextAlone { .. })));
     }
 }
