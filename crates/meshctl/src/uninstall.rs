@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
@@ -92,6 +93,7 @@ impl Removal<'_> {
         deleted += self.delete::<PodDisruptionBudget>(true).await?;
         deleted += self.delete::<ConfigMap>(true).await?;
         deleted += self.delete::<Secret>(true).await?;
+        deleted += self.delete::<Lease>(true).await?;
         if !self.args.keep_data {
             deleted += self.delete::<PersistentVolumeClaim>(true).await?;
         }

@@ -44,6 +44,12 @@ true
 {{- end -}}
 {{- end }}
 
+{{- define "isthmus.hubWritesInNamespace" -}}
+{{- if or .Values.hub.store.etcd (include "isthmus.hubWritesPeers" .) -}}
+true
+{{- end -}}
+{{- end }}
+
 {{- define "isthmus.hubPod" -}}
 serviceAccountName: isthmus-hub
 securityContext:
@@ -98,6 +104,7 @@ containers:
   - {{ printf "--store=etcd:%s" (join "," .Values.hub.store.etcd) | quote }}
   - --store-tls-dir=/etc/isthmus/store
   - --replica-name=$(POD_NAME)
+  - --leader-elect-resource-name=isthmus-hub
   {{- else }}
   - --data-dir=/var/lib/isthmus
   {{- end }}

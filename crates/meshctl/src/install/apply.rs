@@ -113,7 +113,7 @@ async fn leave_others(cluster: &Cluster, objects: Vec<Object>) -> Result<Vec<Obj
         };
         let by = if manager.is_empty() { "by somebody else".to_owned() } else { format!("by {manager}") };
         match object.part {
-            Part::Namespace | Part::Definition | Part::Peers => {
+            Part::Namespace | Part::Definition | Part::Written => {
                 eprintln!("left as it is: {}, which is managed {by}", object.describe());
             }
             Part::Ground | Part::Program => {

@@ -45,8 +45,8 @@ pub enum Part {
     Namespace,
     /// A definition of custom resources; Helm takes it from the folder `crds`.
     Definition,
-    /// The Secret into which the hub writes peers.
-    Peers,
+    /// What the hub writes into: the Secret of peers, the Lease.
+    Written,
     /// What the programs need before they start.
     Ground,
     /// A program.

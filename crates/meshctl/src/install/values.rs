@@ -352,6 +352,11 @@ impl Values {
         self.hub.endpoint_slices || self.profile == Profile::Agentless
     }
 
+    /// Whether there can be several hubs, of which one writes.
+    pub(crate) fn hub_has_replicas(&self) -> bool {
+        !self.hub.store.etcd.is_empty()
+    }
+
     /// Whether the hub writes the Secret of peers.
     pub(crate) fn hub_writes_peers(&self) -> bool {
         self.cluster_peers.enabled && (self.profile == Profile::Agent || self.hub_follows_peers())

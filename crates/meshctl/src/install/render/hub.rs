@@ -167,6 +167,7 @@ fn arguments(values: &Checked, target: Target<'_>) -> Vec<String> {
         arguments.push(format!("--store=etcd:{}", hub.store.etcd.join(",")));
         arguments.push(format!("--store-tls-dir={STORE_TLS_DIR}"));
         arguments.push("--replica-name=$(POD_NAME)".to_owned());
+        arguments.push(format!("--leader-elect-resource-name={HUB}"));
     }
     if !cluster.region.is_empty() {
         arguments.push(format!("--region={}", cluster.region));

@@ -1,5 +1,6 @@
 //! What the hub may do at the API server of its cluster: each rule with what it is for. Agents may do nothing there.
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
@@ -23,8 +24,16 @@ pub(super) fn objects(values: &Checked, target: Target<'_>) -> Vec<Object> {
         Object::new(Part::Ground, &role),
         Object::new(Part::Ground, &binding),
     ];
-    if values.hub_writes_peers() {
-        objects.extend(peers(values, target));
+    objects.extend(written(values, target));
+    let rules = rules_for_written(values);
+    if !rules.is_empty() {
+        let role = Role { metadata: metadata(target, HUB, COMPONENT), rules: Some(rules) };
+        let binding = RoleBinding {
+            metadata: metadata(target, HUB, COMPONENT),
+            role_ref: role_ref("Role"),
+            subjects: Some(vec![subject(target)]),
+        };
+        objects.extend([Object::new(Part::Ground, &role), Object::new(Part::Ground, &binding)]);
     }
     objects
 }
@@ -53,33 +62,42 @@ fn rules(values: &Checked) -> Vec<PolicyRule> {
     rules
 }
 
-/// The Secret of the agents' peers, empty, and the right to write it, which then needs no right to make Secrets.
-fn peers(values: &Checked, target: Target<'_>) -> Vec<Object> {
-    let name = &values.agent.peers_secret;
-    let secret = Secret {
-        metadata: metadata(target, name, COMPONENT),
-        type_: Some("Opaque".to_owned()),
-        ..Secret::default()
-    };
-    let named = |names: &[String], verbs: &[&str]| PolicyRule {
-        resource_names: Some(names.to_vec()),
-        ..rule("", &["secrets"], verbs)
-    };
-    let mut rules = vec![named(std::slice::from_ref(name), &["get", "patch"])];
-    if !values.cluster_peers.trust_secrets.is_empty() {
-        rules.push(named(&values.cluster_peers.trust_secrets, &["get"]));
+/// What the hub writes in its namespace, empty, so that it needs no right to make such objects.
+fn written(values: &Checked, target: Target<'_>) -> Vec<Object> {
+    let mut objects = Vec::new();
+    if values.hub_writes_peers() {
+        let secret = Secret {
+            metadata: metadata(target, &values.agent.peers_secret, COMPONENT),
+            type_: Some("Opaque".to_owned()),
+            ..Secret::default()
+        };
+        objects.push(Object::new(Part::Written, &secret));
     }
-    let role = Role { metadata: metadata(target, HUB, COMPONENT), rules: Some(rules) };
-    let binding = RoleBinding {
-        metadata: metadata(target, HUB, COMPONENT),
-        role_ref: role_ref("Role"),
-        subjects: Some(vec![subject(target)]),
+    if values.hub_has_replicas() {
+        let lease = Lease { metadata: metadata(target, HUB, COMPONENT), ..Lease::default() };
+        objects.push(Object::new(Part::Written, &lease));
+    }
+    objects
+}
+
+fn rules_for_written(values: &Checked) -> Vec<PolicyRule> {
+    let named = |group: &str, resource: &str, names: &[String], verbs: &[&str]| PolicyRule {
+        resource_names: Some(names.to_vec()),
+        ..rule(group, &[resource], verbs)
     };
-    vec![
-        Object::new(Part::Peers, &secret),
-        Object::new(Part::Ground, &role),
-        Object::new(Part::Ground, &binding),
-    ]
+    let mut rules = Vec::new();
+    if values.hub_writes_peers() {
+        let name = std::slice::from_ref(&values.agent.peers_secret);
+        rules.push(named("", "secrets", name, &["get", "patch"]));
+        if !values.cluster_peers.trust_secrets.is_empty() {
+            rules.push(named("", "secrets", &values.cluster_peers.trust_secrets, &["get"]));
+        }
+    }
+    // Which replica writes: docs/leader-election.md.
+    if values.hub_has_replicas() {
+        rules.push(named("coordination.k8s.io", "leases", &[HUB.to_owned()], &["get", "update"]));
+    }
+    rules
 }
 
 fn role_ref(kind: &str) -> RoleRef {
