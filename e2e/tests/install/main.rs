@@ -2,8 +2,10 @@
 //! nothing is left and nothing of others is touched. No container runs here: the small API server has no kubelet.
 
 mod ground;
+mod replicas;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -197,14 +199,7 @@ async fn the_hub_works_with_the_arguments_and_the_rights_that_it_is_given() -> R
     let set = ground.find(&set).await?.context("the hub")?;
 
     // As its pod: with the token of its account, and its arguments but for paths and ports.
-    let accounts: Api<ServiceAccount> = Api::namespaced(ground.client().await?, "isthmus");
-    let token = accounts
-        .create_token_request("isthmus-hub", &PostParams::default(), &TokenRequest::default())
-        .await?;
-    let mut access = ground.api.access().clone();
-    access.token = token.status.and_then(|status| status.token);
-    let kubeconfig = ground.path("hub-kubeconfig");
-    access.write_kubeconfig(&kubeconfig)?;
+    let kubeconfig = account(&ground).await?;
     let admin = free_port()?;
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(ground.program("mesh-apiserver")?);
@@ -245,6 +240,19 @@ async fn the_hub_works_with_the_arguments_and_the_rights_that_it_is_given() -> R
         ensure!(help.contains(&format!("{flag} <")), "no {flag} in {help}");
     }
     Ok(())
+}
+
+/// A kubeconfig with the token of the hub's account.
+async fn account(ground: &Ground) -> Result<PathBuf> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(ground.client().await?, "isthmus");
+    let token = accounts
+        .create_token_request("isthmus-hub", &PostParams::default(), &TokenRequest::default())
+        .await?;
+    let mut access = ground.api.access().clone();
+    access.token = token.status.and_then(|status| status.token);
+    let kubeconfig = ground.path("hub-kubeconfig");
+    access.write_kubeconfig(&kubeconfig)?;
+    Ok(kubeconfig)
 }
 
 fn arguments(set: &Value) -> Result<Vec<String>> {

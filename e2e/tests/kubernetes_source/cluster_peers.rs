@@ -33,7 +33,7 @@ fn definitions() -> Result<Vec<Value>> {
 }
 
 /// Writes the definitions and waits until the API server has their kinds.
-async fn define(ground: &Ground) -> Result<()> {
+pub(super) async fn define(ground: &Ground) -> Result<()> {
     ground.apply(definitions()?).await?;
     let client = ground.client().await?;
     for kind in ["ClusterPeer", "FailoverPolicy"] {
@@ -57,11 +57,11 @@ fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
     resource
 }
 
-fn peer(name: &str, spec: Value) -> Value {
+pub(super) fn peer(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "isthmus.dev/v1alpha1", "kind": "ClusterPeer", "metadata": {"name": name}, "spec": spec})
 }
 
-fn tokyo(more: &Value) -> Value {
+pub(super) fn tokyo(more: &Value) -> Value {
     let mut spec = json!({"endpoints": ["https://tokyo.mesh.cilium.io:2379"],
         "hostAliases": [{"hostname": "tokyo.mesh.cilium.io", "ips": ["172.18.0.10"]}]});
     for (member, value) in more.as_object().into_iter().flatten() {

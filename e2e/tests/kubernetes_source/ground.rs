@@ -1,5 +1,7 @@
 //! A hub of paris on loopback that follows an API server, and what it publishes, read with Debian's `etcdctl`.
 
+mod replicas;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -51,12 +53,6 @@ pub(crate) struct Hub {
     api: u16,
     admin: u16,
     child: Option<Child>,
-}
-
-/// An etcd behind the store of hubs; killed when dropped.
-pub(crate) struct Etcd {
-    port: u16,
-    _child: Child,
 }
 
 /// A record as published.
@@ -172,46 +168,6 @@ impl Ground {
     /// A file beside the hubs' data.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
-    }
-
-    /// One of several hubs that follow the API server, on one etcd.
-    pub(crate) fn replica(&self, name: &str, etcd: &Etcd) -> Result<Hub> {
-        self.replica_with(name, etcd, Vec::new())
-    }
-
-    /// The same, with flags of its own.
-    pub(crate) fn replica_with(&self, name: &str, etcd: &Etcd, flags: Vec<String>) -> Result<Hub> {
-        let kubeconfig = format!("--kubeconfig={}", self.api.kubeconfig().display());
-        let store = format!("--store=etcd:http://{}", loopback(etcd.port));
-        let name_flag = format!("--replica-name={name}");
-        let source = vec!["--source=kubernetes".to_owned(), kubeconfig, store, name_flag];
-        self.start(name, source.into_iter().chain(flags).collect())
-    }
-
-    /// An etcd of its own, on loopback without TLS.
-    pub(crate) fn etcd(&self) -> Result<Etcd> {
-        let (port, peer) = (free_port()?, free_port()?);
-        let (clients, peers) = (format!("http://{}", loopback(port)), format!("http://{}", loopback(peer)));
-        let log = fs::File::create(self.dir.path().join("etcd.log"))?;
-        let mut command = tokio::process::Command::new("setpriv");
-        command.args([
-            "--pdeathsig",
-            "KILL",
-            "etcd",
-            "--name=one",
-            &format!("--initial-cluster=one={peers}"),
-        ]);
-        command.arg("--data-dir").arg(self.dir.path().join("etcd"));
-        for (flag, value) in [
-            ("listen-client-urls", &clients),
-            ("advertise-client-urls", &clients),
-            ("listen-peer-urls", &peers),
-            ("initial-advertise-peer-urls", &peers),
-        ] {
-            command.arg(format!("--{flag}={value}"));
-        }
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        Ok(Etcd { port, _child: command.spawn().context("start etcd (Debian package etcd-server)")? })
     }
 
     /// A hub of what the API server has now, as manifests.
@@ -413,11 +369,8 @@ impl Hub {
     async fn read(&self, tls: &Path, prefixes: &[&str]) -> Result<Records> {
         let mut records = Records::new();
         for prefix in prefixes {
-            let mut command = tokio::process::Command::new("etcdctl");
-            command.env("ETCDCTL_API", "3").arg(format!("--endpoints=https://{}", loopback(self.api)));
-            command.arg("--cacert").arg(&self.ca).arg("--cert").arg(tls.join("tls.crt"));
-            command.arg("--key").arg(tls.join("tls.key"));
-            command.args(["get", "--prefix", prefix, "-w", "json"]).stdin(Stdio::null()).kill_on_drop(true);
+            let mut command = self.etcdctl(tls);
+            command.args(["get", "--prefix", prefix, "-w", "json"]);
             let output = timeout(Duration::from_secs(30), command.output()).await.context("etcdctl")??;
             let errors = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success(), "etcdctl get {prefix}: {errors}");

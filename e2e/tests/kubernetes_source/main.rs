@@ -5,6 +5,7 @@ mod cilium;
 mod cluster_peers;
 mod ground;
 mod identities;
+mod leader_election;
 mod objects;
 mod remote_slices;
 mod rules;
