@@ -17,20 +17,27 @@
 //! * [`health`]: what probes say about nodes of other clusters.
 //! * [`selection`]: the pure function from what is known to weighted backends with a reason.
 //! * [`export_filter`]: which of the own records a peer is shown.
+//! * [`admission`]: which of a peer's records are taken: [`address_space`] and [`import_grant`].
 
+pub mod address_space;
+pub mod admission;
 pub mod block;
 pub mod cluster;
 pub mod export_filter;
 pub mod health;
 pub mod identity;
+pub mod import_grant;
 pub mod labels;
 pub mod name;
 pub mod record;
 pub mod selection;
 pub mod snapshot;
 
+pub use address_space::AddressSpace;
+pub use admission::Admission;
 pub use cluster::{ClusterId, ClusterName};
 pub use export_filter::ExportFilter;
 pub use identity::Identity;
+pub use import_grant::ImportGrant;
 pub use labels::Labels;
 pub use name::{NodeName, ServiceName};
