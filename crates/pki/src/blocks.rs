@@ -9,7 +9,7 @@ mod der;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 pub(crate) use der::MAX_RANGES;
 pub use der::{InvalidBlocks, OID};
@@ -76,6 +76,19 @@ impl Blocks {
         self.v6.iter().any(|range| range.low <= high && range.high >= low)
     }
 
+    /// The prefixes that make up exactly these addresses, those of IPv4 first. A range can need up to 254 of them.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        let v4 = self.v4.iter().filter_map(|range| match range.ends(Family::V4) {
+            (IpAddr::V4(low), IpAddr::V4(high)) => Some(Ipv4Subnets::new(low, high, 0).map(IpNet::V4)),
+            _ => None,
+        });
+        let v6 = self.v6.iter().filter_map(|range| match range.ends(Family::V6) {
+            (IpAddr::V6(low), IpAddr::V6(high)) => Some(Ipv6Subnets::new(low, high, 0).map(IpNet::V6)),
+            _ => None,
+        });
+        v4.flatten().chain(v6.flatten())
+    }
+
     /// How many ranges it has, both families together.
     pub fn ranges(&self) -> usize {
         self.v4.len() + self.v6.len()
@@ -115,7 +128,7 @@ impl fmt::Display for Blocks {
             for range in self.family(family) {
                 f.write_str(separator)?;
                 separator = ", ";
-                let (low, high) = (family.address(range.low), family.address(range.high));
+                let (low, high) = range.ends(family);
                 match range.prefix_length(family) {
                     Some(length) => write!(f, "{low}/{length}")?,
                     None => write!(f, "{low}-{high}")?,
@@ -127,6 +140,11 @@ impl fmt::Display for Blocks {
 }
 
 impl Range {
+    /// The first and the last address.
+    fn ends(self, family: Family) -> (IpAddr, IpAddr) {
+        (family.address(self.low), family.address(self.high))
+    }
+
     /// The length of the prefix that covers exactly this range, if one does.
     fn prefix_length(self, family: Family) -> Option<u32> {
         let differing = self.low ^ self.high;
@@ -207,6 +225,15 @@ mod tests {
         assert!(!space.contains_block(parse_block("10.9.2.0/23").expect("a block")));
         assert!(Blocks::everything().covers(&space));
         assert!(!space.covers(&Blocks::everything()));
+    }
+
+    #[test]
+    fn prefixes_are_the_same_addresses() {
+        let space = blocks(&["10.9.0.0/24", "10.9.1.0/24", "10.9.2.0/24", "10.1.0.0/16", "fd00:1::/48"]);
+        let prefixes: Vec<String> = space.prefixes().map(|prefix| prefix.to_string()).collect();
+        assert_eq!(prefixes, ["10.1.0.0/16", "10.9.0.0/23", "10.9.2.0/24", "fd00:1::/48"]);
+        assert_eq!(space.prefixes().collect::<Blocks>(), space);
+        assert_eq!(Blocks::everything().prefixes().collect::<Blocks>(), Blocks::everything());
     }
 
     #[test]

@@ -33,11 +33,18 @@ impl Credentials {
     /// Fails if one is missing, empty, cut or encrypted, if the key is not the certificate's, if the first certificate
     /// is an authority's, or if the roots are unusable; dates are not judged here, see [`Self::expires`].
     pub fn from_files(files: &Files) -> Result<Self, FileError> {
-        let chain = certificates(&files.certificate, &read_bounded(&files.certificate)?)?;
-        let key = private_key(&files.key, &read_bounded(&files.key)?)?;
-        let roots = certificates(&files.authorities, &read_bounded(&files.authorities)?)?;
+        Self::read_with(files, |_| None)
+    }
+
+    /// As [`Self::from_files`], where `held` may have the content of a file that is not on disk, such as a key of a Secret:
+    /// its path is then only a name.
+    pub fn read_with(files: &Files, held: impl Fn(&Path) -> Option<Vec<u8>>) -> Result<Self, FileError> {
+        let read = |path: &Path| held(path).map_or_else(|| read_bounded(path), Ok);
+        let chain = certificates(&files.certificate, &read(&files.certificate)?)?;
+        let key = private_key(&files.key, &read(&files.key)?)?;
+        let roots = certificates(&files.authorities, &read(&files.authorities)?)?;
         let unattested = match &files.unattested {
-            Some(path) => certificates(path, &read_bounded(path)?)?,
+            Some(path) => certificates(path, &read(path)?)?,
             None => Vec::new(),
         };
         let order = |found: String| FileError::Order { path: files.certificate.clone(), found };
