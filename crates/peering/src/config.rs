@@ -11,6 +11,10 @@
 //! - hostname: tokyo.mesh.cilium.io
 //!   ips: ["172.18.0.10"]
 //! ```
+//! Our own member `isthmus` holds the [`Terms`].
+
+mod held;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -19,7 +23,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// How to reach one cluster's hub.
+pub use self::held::Held;
+pub use self::terms::Terms;
+
+/// How to reach one cluster's hub, and on which terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubConfig {
     /// Where the hub listens; at least one. All are tried, in random order.
@@ -32,6 +39,10 @@ pub struct HubConfig {
     pub key_file: PathBuf,
     /// Addresses of host names that need no DNS.
     pub aliases: BTreeMap<String, Vec<IpAddr>>,
+    /// On which terms the cluster is a peer.
+    pub terms: Terms,
+    /// Those of the three that are no files.
+    pub held: Held,
 }
 
 /// One place where a hub listens.
@@ -84,8 +95,8 @@ pub enum ConfigError {
     },
 }
 
-/// The largest file that is read, in bytes.
-pub const MAX_FILE: u64 = 64 * 1024;
+/// The largest file that is read, in bytes: as much as a Secret can hold.
+pub const MAX_FILE: u64 = 1024 * 1024;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -102,6 +113,8 @@ struct File {
     insecure_skip_tls_verify: bool,
     #[serde(default)]
     cilium_host_aliases: Vec<Alias>,
+    #[serde(default)]
+    isthmus: Option<Terms>,
 }
 
 #[derive(Deserialize)]
@@ -120,13 +133,15 @@ impl HubConfig {
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(read)?;
         file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(read)?;
+        Self::read(path, &text)
+    }
+
+    /// As [`Self::load`], of a text that `path` names.
+    pub fn read(path: &Path, text: &str) -> Result<Option<Self>, ConfigError> {
         if text.len() as u64 > MAX_FILE {
             return Err(ConfigError::TooLarge { path: path.to_owned() });
         }
-        if !text.contains("endpoints:") {
-            return Ok(None);
-        }
-        Self::parse(path, &text).map(Some)
+        text.contains("endpoints:").then(|| Self::parse(path, text)).transpose()
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
@@ -185,6 +200,8 @@ impl HubConfig {
             cert_file: named("cert-file", file.cert_file)?,
             key_file: named("key-file", file.key_file)?,
             aliases,
+            terms: file.isthmus.unwrap_or_default(),
+            held: Held::default(),
         })
     }
 }
@@ -265,5 +282,8 @@ mod tests {
         );
         assert!(parse(&twice).unwrap_err().contains("each hostname once"));
         assert!(parse("endpoints: {").is_err());
+        let terms = |terms: &str| parse(&format!("endpoints: [https://a]\n{FILES}isthmus: {terms}\n"));
+        assert_eq!(terms("{cluster-id: 2}").expect("terms").terms.cluster_id.map(|id| id.get()), Some(2));
+        assert!(terms("{cluster-ids: 2}").is_err(), "terms that are not known are not passed over");
     }
 }

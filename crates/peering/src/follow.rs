@@ -7,6 +7,7 @@
 
 mod backoff;
 mod ended;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,12 +22,12 @@ use pki::client::Connector;
 use pki::{Credentials, Expected, Files, LiveCredentials, PeerIdentity};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
-use topology::ClusterName;
 use topology::cluster::MaxClusters;
 use topology::record::Origin;
 use topology::record::config::ClusterConfig;
 use topology::record::key::{self, Kind};
 use topology::snapshot::Member;
+use topology::{Admission, ClusterName};
 use tracing::{info, warn};
 
 use crate::config::HubConfig;
@@ -37,6 +38,7 @@ use crate::view::{Link, Rejections, View};
 
 use backoff::{Backoff, LONGEST_WAIT};
 use ended::Ended;
+use update::{is_beat, keys, revision_of};
 
 /// Which hub is followed, and what for.
 #[derive(Clone, Debug)]
@@ -85,6 +87,7 @@ pub async fn follow(subject: Subject, config: HubConfig, view: watch::Sender<Vie
         config,
         view,
     };
+    follower.narrow();
     let mut backoff = Backoff::default();
     loop {
         let ended = follower.attempt().await;
@@ -135,10 +138,12 @@ impl Follower {
             authorities: self.config.trusted_ca_file.clone(),
             unattested: None,
         };
-        let credentials =
-            LiveCredentials::fixed(Credentials::from_files(&files).map_err(Ended::Credentials)?);
+        let credentials = Credentials::read_with(&files, |path| self.config.held.content(path));
+        let credentials = LiveCredentials::fixed(credentials.map_err(Ended::Credentials)?);
         let expected = match self.subject.relation {
             Relation::Own => Expected::OwnHub,
+            // Nothing proves its cluster; its addresses are bounded by what the operator says.
+            Relation::Peer if self.config.terms.unattested_cidrs.is_some() => Expected::Unattested,
             Relation::Peer => Expected::Peer(self.subject.cluster.clone()),
         };
         let (channel, identity) = dial(&self.config, &Connector::new(credentials, expected)).await?;
@@ -169,6 +174,16 @@ impl Follower {
         if let Some(attested) = passport.map(|passport| passport.uri.id).filter(|attested| *attested != id) {
             return Err(Ended::IdMismatch { configured: id, attested });
         }
+        if let Some(expected) = self.config.terms.cluster_id.filter(|expected| *expected != id) {
+            return Err(Ended::OtherId { configured: id, expected });
+        }
+        let admission = match self.subject.relation {
+            Relation::Own => Admission::default(),
+            Relation::Peer => {
+                let attested = passport.map(|passport| passport.blocks.prefixes().collect());
+                self.config.terms.admission(attested)
+            }
+        };
         if self.subject.relation == Relation::Peer {
             self.await_own_id().await;
         }
@@ -176,8 +191,8 @@ impl Follower {
 
         let cached = config.capabilities.cached;
         let origin = Origin { cluster: self.subject.cluster.clone(), id, max: self.subject.max };
-        if self.ledger.as_ref().is_none_or(|ledger| !ledger.is_of(&origin, cached)) {
-            self.ledger = Some(Ledger::new(origin.clone(), cached));
+        if self.ledger.as_ref().is_none_or(|ledger| !ledger.is_of(&origin, cached, &admission)) {
+            self.ledger = Some(Ledger::new(origin.clone(), cached).with_admission(admission));
             self.resume.clear();
         }
         let feeds = self.feeds(&config);
@@ -226,6 +241,23 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Takes out of what is known already what the terms no longer admit, whether the hub answers or not.
+    fn narrow(&self) {
+        let admission = self.config.terms.admission(None);
+        let narrowed = admission.narrow(&self.view.borrow().member);
+        let Some((member, dropped)) = narrowed else { return };
+        info!(peer = %self.subject.cluster, records = dropped.len(), "no longer admitted: taken out");
+        self.view.send_modify(|view| {
+            view.member = Arc::new(member);
+            let mut rejections = Rejections::default();
+            for (kind, key, denied) in &dropped {
+                rejections.add(&kind.to_string(), key, &denied.to_string());
+            }
+            view.rejections = Arc::new(rejections);
+        });
+        self.subject.changed.notify_one();
     }
 
     /// The hub's configuration may appear after the hub itself: it is asked for a while.
@@ -364,35 +396,6 @@ fn last_heard(link: &Link) -> Option<Instant> {
         Link::Stale { since, .. } => Some(*since),
         Link::Syncing | Link::Fresh => Some(Instant::now()),
         Link::Joining(_) | Link::Refused(_) => None,
-    }
-}
-
-/// True if the writer has written: a heartbeat that is taken away is none.
-fn is_beat(update: &Update) -> bool {
-    match update {
-        Update::Reset { .. } | Update::Resumed { .. } => true,
-        Update::Changes { changes, .. } => changes.iter().any(|change| matches!(change, Change::Put(_))),
-    }
-}
-
-fn revision_of(change: &Change) -> u64 {
-    match change {
-        Change::Put(entry) => entry.mod_revision,
-        Change::Delete { revision, .. } => *revision,
-    }
-}
-
-fn keys(update: &Update) -> BTreeSet<&[u8]> {
-    match update {
-        Update::Reset { entries, .. } => entries.iter().map(|entry| entry.key.as_ref()).collect(),
-        Update::Changes { changes, .. } => changes
-            .iter()
-            .filter_map(|change| match change {
-                Change::Put(entry) => Some(entry.key.as_ref()),
-                Change::Delete { .. } => None,
-            })
-            .collect(),
-        Update::Resumed { .. } => BTreeSet::new(),
     }
 }
 

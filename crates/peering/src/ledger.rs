@@ -1,11 +1,14 @@
 //! One cluster's records as they come in: each is checked against where it comes from, and then changes the
 //! cluster's state, or is refused. Pure.
 
+mod suffix;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use mesh_runtime::Chain;
+use topology::admission::{Denied, Judgement};
 use topology::record::ip::IpEntry;
 use topology::record::key::{self, Kind};
 use topology::record::local::LocalService;
@@ -14,8 +17,9 @@ use topology::record::service::RemoteService;
 use topology::record::slice::SliceValue;
 use topology::record::{Origin, Rejected, identity};
 use topology::snapshot::Member;
-use topology::{NodeName, ServiceName};
+use topology::{Admission, NodeName, ServiceName};
 
+use self::suffix::{block_of, canonical, key_of_block, suffix};
 use crate::view::{Rejection, Rejections};
 
 /// A stream of records that is listed and watched on its own.
@@ -35,6 +39,7 @@ pub struct Ledger {
     member: Member,
     local_services: OrdMap<ServiceName, Arc<LocalService>>,
     synced_local_services: bool,
+    admission: Admission,
     rejections: Rejections,
 }
 
@@ -78,8 +83,15 @@ impl Ledger {
             member,
             local_services: OrdMap::new(),
             synced_local_services: false,
+            admission: Admission::default(),
             rejections: Rejections::default(),
         }
+    }
+
+    /// Takes of what follows only what is admitted.
+    #[must_use]
+    pub fn with_admission(self, admission: Admission) -> Self {
+        Self { admission, ..self }
     }
 
     /// Takes a complete list of a feed: what is not in it is gone. A key whose value is refused keeps the value
@@ -122,24 +134,28 @@ impl Ledger {
             Some(value) => self.upsert(feed, suffix, value),
             None => {
                 self.remove(feed, suffix);
-                Ok(())
+                Ok(None)
             }
         };
-        if let Err(rejected) = outcome {
-            let key = format!("{prefix}{suffix}");
-            let (count, rejection) =
-                self.rejections.add(&feed.to_string(), &key, &Chain(&rejected).to_string());
-            let Rejection { key, reason } = rejection;
-            // The first few by name, then ever fewer: a peer with a million bad records does not own the log.
-            if count <= NAMED || count.is_power_of_two() {
-                tracing::warn!(cluster = %self.origin.cluster, key, reason, refused = count, "record refused");
-            }
+        let (reason, is_wanted) = match outcome {
+            Ok(None) => return,
+            Ok(Some(denied)) => (denied.to_string(), denied.is_by_grant()),
+            Err(rejected) => (Chain(&rejected).to_string(), false),
+        };
+        let key = format!("{prefix}{suffix}");
+        let (count, Rejection { key, reason }) = self.rejections.add(&feed.to_string(), &key, &reason);
+        // The first few by name, then ever fewer: a peer with a million bad records does not own the log. What the
+        // operator does not grant is no news.
+        if !is_wanted && (count <= NAMED || count.is_power_of_two()) {
+            tracing::warn!(cluster = %self.origin.cluster, key, reason, refused = count, "record refused");
         }
     }
 
-    /// True if this is the state of just that cluster, read from just there.
-    pub fn is_of(&self, origin: &Origin, cached: bool) -> bool {
-        self.origin.cluster == origin.cluster && self.origin.id == origin.id && self.cached == cached
+    /// True if this is the state of just that cluster, read from just there, of which just this is taken.
+    pub fn is_of(&self, origin: &Origin, cached: bool, admission: &Admission) -> bool {
+        let is_same =
+            self.origin.cluster == origin.cluster && self.origin.id == origin.id && self.cached == cached;
+        is_same && self.admission == *admission
     }
 
     /// The cluster's records.
@@ -165,39 +181,66 @@ impl Ledger {
         })
     }
 
-    fn upsert(&mut self, feed: Feed, suffix: &str, value: &[u8]) -> Result<(), Rejected> {
+    /// Takes a record as far as it is admitted; gives why it is not, or not all of it.
+    fn upsert(&mut self, feed: Feed, suffix: &str, value: &[u8]) -> Result<Option<Denied>, Rejected> {
         let origin = &self.origin;
-        match feed {
+        let denied = match feed {
             Feed::Records(Kind::Nodes) => {
                 let node = Node::decode(origin, suffix, value)?;
-                self.member.nodes.insert(node.name.clone(), Arc::new(node));
+                let (node, denied) = taken(self.admission.node(&node), node);
+                if let Some(node) = node {
+                    self.member.nodes.insert(node.name.clone(), Arc::new(node));
+                }
+                denied
             }
             Feed::Records(Kind::Services) => match RemoteService::decode(origin, suffix, value)? {
                 Some(service) => {
-                    self.member.services.insert(service.name.clone(), Arc::new(service));
+                    let (service, denied) = taken(self.admission.service(&service), service);
+                    match service {
+                        Some(service) => {
+                            drop(self.member.services.insert(service.name.clone(), Arc::new(service)));
+                        }
+                        None => self.remove(feed, suffix),
+                    }
+                    denied
                 }
-                None => self.remove(feed, suffix),
+                None => {
+                    self.remove(feed, suffix);
+                    None
+                }
             },
             Feed::Records(Kind::Identities) => {
                 let number = identity::decode_key(origin, suffix)?;
                 let labels = identity::decode_value(origin, value)?;
-                self.member.identities.insert(number, Arc::new(labels));
+                let (labels, denied) = taken(self.admission.identity(&labels), labels);
+                match labels {
+                    Some(labels) => drop(self.member.identities.insert(number, Arc::new(labels))),
+                    None => self.remove(feed, suffix),
+                }
+                denied
             }
             Feed::Records(Kind::Ip) => {
                 let entry = IpEntry::decode(origin, suffix, value)?;
-                self.member.addresses.insert(entry.block, Arc::new(entry));
+                let (entry, denied) = taken(self.admission.address(&entry), entry);
+                match entry {
+                    Some(entry) => drop(self.member.addresses.insert(entry.block, Arc::new(entry))),
+                    None => self.remove(feed, suffix),
+                }
+                denied
             }
             // Counted and checked; balancing uses services, as stock 1.20 does.
             Feed::Records(Kind::EndpointSlices) => {
                 SliceValue::decode_record(origin, suffix, value)?;
+                None
             }
-            Feed::Records(Kind::ServiceExports) => {}
+            Feed::Records(Kind::ServiceExports) => None,
             Feed::LocalServices => {
                 let service = LocalService::decode(suffix, value)?;
                 self.local_services.insert(service.name.clone(), Arc::new(service));
+                None
             }
-        }
-        Ok(())
+        };
+        Ok(denied)
     }
 
     /// Removing what is not known changes nothing.
@@ -246,30 +289,17 @@ impl Ledger {
     }
 }
 
-/// How many refused records of a kind are all named in the log.
-const NAMED: u64 = 32;
-
-fn suffix<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
-    std::str::from_utf8(key).ok()?.strip_prefix(prefix).filter(|suffix| !suffix.is_empty())
-}
-
-/// A key's last part as [`Ledger::known`] writes it: one block can have two keys, with and without its length.
-fn canonical(feed: Feed, suffix: &str) -> String {
-    let block = (feed == Feed::Records(Kind::Ip)).then(|| block_of(suffix)).flatten();
-    block.map_or_else(|| suffix.to_owned(), |block| key_of_block(&block))
-}
-
-/// The block that an `ip` key stands for: an address, or an address and a length.
-fn block_of(suffix: &str) -> Option<ipnet::IpNet> {
-    match suffix.contains('/') {
-        true => suffix.parse().ok(),
-        false => topology::block::parse_address(suffix).map(ipnet::IpNet::from),
+/// What is taken of a record, and why that is not all of it.
+fn taken<T>(judgement: Judgement<T>, whole: T) -> (Option<T>, Option<Denied>) {
+    match judgement {
+        Judgement::Whole => (Some(whole), None),
+        Judgement::Part(part, denied) => (Some(part), Some(denied)),
+        Judgement::Nothing(denied) => (None, Some(denied)),
     }
 }
 
-fn key_of_block(block: &ipnet::IpNet) -> String {
-    if block.prefix_len() == block.max_prefix_len() { block.addr().to_string() } else { block.to_string() }
-}
+/// How many refused records of a kind are all named in the log.
+const NAMED: u64 = 32;
 
 #[cfg(test)]
 mod tests;

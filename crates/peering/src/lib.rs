@@ -1,8 +1,10 @@
 //! One remote hub: how to reach it, whether to believe it, and what it says.
 //!
 //! ```text
-//!   directory   a watched folder of ClusterMesh client files, one a cluster      -> configs
-//!   config      one such file: endpoints, certificate files, host aliases
+//!   folder      a watched folder of ClusterMesh client files, one a cluster      -> configs
+//!   config      one such file: endpoints, certificate files, host aliases, terms
+//!   followers   a set of hubs that changes, each followed by a task
+//!   directory   the peers of a folder, followed
 //!   dial        resolve, connect, mutual TLS, HTTP/2                             -> a channel and who answered
 //!   follow      one hub, for ever: configuration, canaries, list and watch       -> View
 //!   ids         which cluster has which id: no two may share one
@@ -19,7 +21,9 @@
 pub mod config;
 pub mod dial;
 pub mod directory;
+pub mod folder;
 pub mod follow;
+pub mod followers;
 pub mod ids;
 pub mod ledger;
 pub mod view;

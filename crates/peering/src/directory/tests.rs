@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::*;
 
@@ -81,30 +82,4 @@ async fn a_folder_that_cannot_be_read_ends_nothing() {
     fs::rename(&aside, &path).expect("move the folder back");
     folder.write("note", "moved back");
     folder.until("it is mended", |p| p.problems.is_empty() && names(p) == ["tokyo"]).await;
-}
-
-#[test]
-fn looking_at_the_folder_wakes_nobody() {
-    let dir = TempDir::new().expect("a temporary folder");
-    fs::write(dir.path().join("tokyo"), CONFIG).expect("write a file");
-    let (tell, told) = std::sync::mpsc::channel();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        let event = event.expect("an event");
-        // The test may end before the last event is told.
-        let _ended = tell.send((changes_files(event.kind), event));
-    })
-    .expect("a watcher");
-    watcher.watch(dir.path(), RecursiveMode::NonRecursive).expect("a watch");
-    Found::read(dir.path(), &"paris".parse().expect("a name")).expect("a readable folder");
-    fs::write(dir.path().join("end"), "").expect("write a file");
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
-    loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let (wakes, event) = told.recv_timeout(left).expect("the write makes an event");
-        let by_us = event.paths.iter().all(|path| !path.ends_with("end"));
-        assert!(!(by_us && wakes), "{event:?}");
-        if wakes {
-            break;
-        }
-    }
 }

@@ -20,6 +20,10 @@ pub(super) enum Ended {
     IdTaken(#[from] IdTaken),
     #[error("the hub's configuration gives id {configured}, its passport {attested}")]
     IdMismatch { configured: topology::ClusterId, attested: topology::ClusterId },
+    #[error(
+        "the hub's configuration gives id {configured}, expected {expected}, as this cluster's operator says"
+    )]
+    OtherId { configured: topology::ClusterId, expected: topology::ClusterId },
     #[error("no heartbeat for {} s: the hub's writer is not alive", super::SILENCE.as_secs())]
     Silent,
 }
@@ -30,7 +34,7 @@ impl Ended {
         match self {
             Self::Dial(error) => error.is_refusal(),
             Self::Read(error) => matches!(error, kvstore::client::Error::PermissionDenied { .. }),
-            Self::Config(_) | Self::IdTaken(_) | Self::IdMismatch { .. } => true,
+            Self::Config(_) | Self::IdTaken(_) | Self::IdMismatch { .. } | Self::OtherId { .. } => true,
             Self::Credentials(_) | Self::NoConfig { .. } | Self::Silent => false,
         }
     }

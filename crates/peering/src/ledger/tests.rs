@@ -108,3 +108,24 @@ fn rejections_are_kept_in_full_only_for_the_last() {
     assert_eq!(ledger.rejections().count.get("nodes"), Some(&100));
     assert_eq!(ledger.rejections().last.len(), 20);
 }
+
+/// What was admitted and no longer is goes, while a value that cannot be read takes nothing away.
+#[test]
+fn what_is_not_admitted_is_taken_out_and_counted() {
+    let grant =
+        topology::ImportGrant { services: Some(only("shop/cart")), ..topology::ImportGrant::default() };
+    let space = ["10.9.0.0/16".parse().expect("a block")].into_iter().collect();
+    let mut ledger = ledger().with_admission(Admission { space: Some(space), grant });
+    let (cart, cash) = (service("cart", "10.9.0.1"), service("cash", "10.9.0.1"));
+    ledger.reset(SERVICES, [entry(&cart), entry(&cash)]);
+    let names: Vec<&str> = ledger.member().services.keys().map(|name| name.name()).collect();
+    assert_eq!(names, ["cart"]);
+    assert_eq!(ledger.rejections().count["services"], 1);
+    ledger.apply(SERVICES, entry(&service("cart", "10.8.0.1")));
+    let left = ledger.member().services.values().map(|service| service.backends.len()).sum::<usize>();
+    assert_eq!((left, ledger.rejections().count["services"]), (0, 2));
+}
+
+fn only(service: &str) -> topology::export_filter::Patterns<topology::export_filter::ServiceGlob> {
+    serde_yaml_ng::from_str(&format!("include: [\"{service}\"]")).expect("patterns")
+}

@@ -1,5 +1,7 @@
 //! Following a hub in one process: a real store behind the real API, over real mutual TLS on loopback.
 
+mod terms;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,15 +83,7 @@ impl Mesh {
     }
 
     fn follow(&self, hub: &Hub, ids: &Ids) -> Follower {
-        let leaf = self.leaf("paris", LeafRole::Remote);
-        let file = self.dir.path().join("tokyo.yaml");
-        let text = format!(
-            "endpoints: [\"https://tokyo.mesh.cilium.io:{}\"]\ntrusted-ca-file: {dir}/ca.crt\ncert-file: {dir}/tls.crt\nkey-file: {dir}/tls.key\ncilium-host-aliases: [{{hostname: tokyo.mesh.cilium.io, ips: [127.0.0.1]}}]\n",
-            hub.address.port(),
-            dir = leaf.display()
-        );
-        std::fs::write(&file, text).expect("write");
-        let config = HubConfig::load(&file).expect("readable").expect("a configuration");
+        let config = self.config(hub);
         let cluster = "tokyo".parse().expect("a name");
         let (sender, view) = watch::channel(unknown(&cluster));
         let subject = Subject {
@@ -100,6 +94,19 @@ impl Mesh {
             changed: Arc::new(Notify::new()),
         };
         Follower { view, task: tokio::spawn(follow(subject, config, sender)) }
+    }
+
+    /// How paris reaches a hub.
+    fn config(&self, hub: &Hub) -> HubConfig {
+        let leaf = self.leaf("paris", LeafRole::Remote);
+        let file = self.dir.path().join("tokyo.yaml");
+        let text = format!(
+            "endpoints: [\"https://tokyo.mesh.cilium.io:{}\"]\ntrusted-ca-file: {dir}/ca.crt\ncert-file: {dir}/tls.crt\nkey-file: {dir}/tls.key\ncilium-host-aliases: [{{hostname: tokyo.mesh.cilium.io, ips: [127.0.0.1]}}]\n",
+            hub.address.port(),
+            dir = leaf.display()
+        );
+        std::fs::write(&file, text).expect("write");
+        HubConfig::load(&file).expect("readable").expect("a configuration")
     }
 }
 
