@@ -76,7 +76,7 @@ pub struct ClusterPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<Import>,
     /// Whether nothing passes in either direction: the cluster is shown no service, slice, identity or address of a pod, and
-    /// no agent follows it.
+    /// nobody here follows it.
     #[serde(default)]
     pub paused: bool,
 }

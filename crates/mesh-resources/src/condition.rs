@@ -9,7 +9,9 @@ pub const ACCEPTED: &str = "Accepted";
 pub const PAUSED: &str = "Paused";
 /// Whether the agents are told to follow the peer. Of a `ClusterPeer`.
 pub const PUBLISHED: &str = "Published";
-/// Said, as not so, if there are members that are only checked. Of a `ClusterPeer`.
+/// Whether the hub itself follows the peer by its object. Of a `ClusterPeer`.
+pub const FOLLOWED: &str = "Followed";
+/// Whether what bounds the peer is in force with all who follow it; said, if something does. Of a `ClusterPeer`.
 pub const ENFORCED: &str = "Enforced";
 /// Whether what it says takes effect in the data plane. Of a `FailoverPolicy`.
 pub const PROGRAMMED: &str = "Programmed";

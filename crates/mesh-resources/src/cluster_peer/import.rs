@@ -2,15 +2,16 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use topology::ExportFilter;
+use topology::ImportGrant;
 
-use super::export::{Export, Patterns};
+use super::export::Patterns;
 
-/// What a peer may offer. Each part narrows on its own.
+/// What a peer may offer: backends of services, and identities. Each part that is given narrows on its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Import {
-    /// What is granted by a part that is not given: Everything, or Nothing.
+    /// What is granted where nothing is said, Everything or Nothing: of backends if neither namespaces nor services is given,
+    /// and of identities if identityNamespaces is not.
     #[serde(default)]
     pub preset: Preset,
     /// Namespaces for whose services the peer may offer backends: names, with * and ?.
@@ -37,13 +38,9 @@ pub enum Preset {
 }
 
 impl Import {
-    /// Checks the patterns. Fails with what has no meaning.
-    pub(crate) fn check(&self) -> Result<(), serde_json::Error> {
-        let check = |namespaces: &Option<Patterns>, services: &Option<Patterns>| {
-            let (namespaces, services) = (namespaces.clone(), services.clone());
-            Export { namespaces, services, labels: None }.filter().map(|_: ExportFilter| ())
-        };
-        check(&self.namespaces, &self.services)?;
-        check(&self.identity_namespaces, &None)
+    /// The grant that it says. Fails with what has no meaning, such as a service without a namespace.
+    pub fn grant(&self) -> Result<ImportGrant, serde_json::Error> {
+        // One language: what the agents' configuration cannot say, an object cannot either.
+        serde_json::to_value(self).and_then(serde_json::from_value)
     }
 }

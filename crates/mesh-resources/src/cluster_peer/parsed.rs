@@ -8,9 +8,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use kube::ResourceExt;
 use topology::cluster::{InvalidClusterId, InvalidClusterName};
-use topology::{ClusterId, ClusterName, ExportFilter};
+use topology::{ClusterId, ClusterName, ExportFilter, ImportGrant};
 
-use super::import::Import;
 use super::trust::{Problem, Trust};
 use super::{ClusterPeer, HostAlias};
 
@@ -32,7 +31,7 @@ pub struct Peer {
     /// What it is shown, if it has a filter of its own.
     pub export: Option<ExportFilter>,
     /// What it may offer, if that is bounded.
-    pub import: Option<Import>,
+    pub import: Option<ImportGrant>,
     /// Whether nothing passes.
     pub paused: bool,
 }
@@ -111,8 +110,9 @@ impl ClusterPeer {
         let aliases = aliases(&spec.host_aliases)?;
         let unattested =
             spec.trust.as_ref().map(Trust::check).transpose().map_err(InvalidPeer::Trust)?.flatten();
-        spec.import.as_ref().map(Import::check).transpose().map_err(InvalidPeer::Import)?;
-        let (trust, import, paused) = (spec.trust.clone(), spec.import.clone(), spec.paused);
+        let import = spec.import.as_ref().map(super::Import::grant).transpose();
+        let import = import.map_err(InvalidPeer::Import)?;
+        let (trust, paused) = (spec.trust.clone(), spec.paused);
         Ok(Peer { cluster, id, endpoints, aliases, trust, unattested, export, import, paused })
     }
 }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use topology::block::parse_block;
 
 use crate::schema;
 
@@ -63,9 +64,7 @@ impl Trust {
         if self.bundle.as_ref().is_some_and(|pem| !pem.contains("-----BEGIN CERTIFICATE-----")) {
             return Err(Problem::NoCertificate);
         }
-        let block = |text: &String| {
-            text.parse().map_err(|_not_one: ipnet::AddrParseError| Problem::Block(text.clone()))
-        };
+        let block = |text: &String| parse_block(text).map_err(|_not_one| Problem::Block(text.clone()));
         self.unattested.as_ref().map(|unattested| unattested.cidrs.iter().map(block).collect()).transpose()
     }
 }
