@@ -16,14 +16,13 @@ use axum::Router;
 use kvstore::etcd::Follower;
 use kvstore::{Store, StoreOptions};
 use mesh_runtime::{Admin, AdminPages, Readiness, Shutdown, TaskSet};
-use peering::directory::Directory;
 use pki::server::Acceptor;
 use pki::{Files, LiveCredentials, Reloader};
 use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 
 pub use self::args::Args;
-use self::mirroring::Mirroring;
+use self::mirroring::{Mirroring, PeersAndSlices};
 use self::passport::check_passport;
 use self::status::Status;
 use crate::election::{self, Campaign, Election};
@@ -32,7 +31,6 @@ use crate::export::Cluster;
 use crate::hub::{self, Hub};
 use crate::identity;
 use crate::peer_filters::{self, file::FilterFile};
-use crate::remote_slices::RemoteSlices;
 use crate::resources::Resources;
 use crate::serve::clients::Clients;
 use crate::serve::notices::Notices;
@@ -57,7 +55,7 @@ pub struct Bound {
 /// Holds what the tasks will own.
 struct Parts {
     feed: Feed,
-    mirroring: Option<(Directory, RemoteSlices)>,
+    mirroring: Option<PeersAndSlices>,
     store: Store,
     server: Server,
     service: Service,
@@ -106,10 +104,11 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
     let filters = FilterFile::open(args.peer_filters.clone(), metrics)?;
     let (kubeconfig, context) = (args.kubeconfig.clone(), args.kube_context.clone());
     let access = Access { kubeconfig, context, permit: leader_elect::permit(&args) };
+    let mirroring = Mirroring::of(&args, &cluster, &access, &mut registry).await?;
     let resources = (args.source == SourceSpec::Kubernetes)
         .then(|| Resources::new(access.clone(), &cluster, args.agent_peers()));
+    let resources = resources.map(|resources| resources.beside(mirroring.as_ref().map(Mirroring::following)));
     let filters = filters.beside(resources.clone());
-    let mirroring = Mirroring::of(&args, &access, &mut registry).await?;
     let teller = mirroring.as_ref().map(|mirroring| mirroring.teller.clone());
     let origin = Origin::new(&args.source, access.clone(), &mut registry).with_cilium(args.cilium);
     let identities = identity::Options {
@@ -190,7 +189,7 @@ pub async fn build(args: Args, shutdown: Shutdown) -> anyhow::Result<Bound> {
         clients,
         peer_filters: filter_problem,
         resources: resources.map(|resources| resources.findings()),
-        remote_slices: mirroring.as_ref().map(|(_, slices)| slices.report()),
+        remote_slices: mirroring.as_ref().map(|mirroring| mirroring.slices.report()),
         started: jiff::Timestamp::now(),
     };
     let readiness = Readiness::new();
@@ -279,12 +278,12 @@ impl Bound {
                 }
             }
         }
-        if let Some((directory, slices)) = mirroring {
+        if let Some(PeersAndSlices { peers, client, slices }) = mirroring {
             let (until, over) = (shutdown.clone(), shutdown.clone());
             tasks.spawn("peers", async move {
                 // Dropping it ends the connections.
                 tokio::select! {
-                    ended = directory.run() => ended.context("follow the peers"),
+                    ended = peers.run(client) => ended.map(|never| match never {}).context("follow the peers"),
                     () = until.requested() => Ok(()),
                 }
             });

@@ -12,6 +12,7 @@
 //! * [`serve`]: connections: who is it, what may it read.
 //! * [`peer_filters`]: which part of the records a peer is shown.
 //! * [`resources`]: custom resources, which say what peers there are and what they are shown.
+//! * [`peers`]: the peers that the hub itself follows, whoever names them.
 //! * [`remote_slices`]: endpoint slices of other clusters' backends, written into the own cluster.
 //! * [`election`]: which of several replicas writes, where a Lease of the API server says so.
 //! * [`store`]: on disk here, or an etcd cluster that several replicas share, one of which writes.
@@ -29,6 +30,7 @@ pub mod identity;
 pub mod index;
 pub mod object;
 pub mod peer_filters;
+pub mod peers;
 pub mod remote_slices;
 pub mod resources;
 pub mod serve;

@@ -10,6 +10,7 @@
 //! `agentless` every global service, so that kube-proxy reaches backends of other clusters
 //! (Cilium `pkg/clustermesh/endpointslicesync`).
 //!
+//! * [`heard`]: what the peers have told; pure.
 //! * [`own`]: the own services and slices, as the hub tells them.
 //! * [`wanted`]: which endpoints a service is to have of each cluster; pure.
 //! * [`layout`]: which slice holds which endpoint, moving as few as it can; pure.
@@ -21,6 +22,7 @@
 //! Nothing is written before the own objects have been read once and it is known who the peers are, and nothing of a
 //! peer is taken away before that peer has told all its services. A peer that has fallen silent changes nothing.
 
+pub mod heard;
 pub mod layout;
 pub mod metrics;
 pub mod own;

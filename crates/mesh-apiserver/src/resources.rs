@@ -3,6 +3,7 @@
 //! ```text
 //!   API server ── list, watch ──> follow: Seen ─> decide (pure) ─┬─> FromObjects ─> peer_filters ─> store
 //!        ^                                                       ├─> agent_peers ─> Secret for the agents
+//!        ^                                                       ├─> following ─> peers (those that the hub follows)
 //!        └──────────────── conditions, Events ─── answer <───────┘
 //! ```
 //! A status is written once what it says is done. An API server without these kinds, or one that does not let us see
@@ -12,12 +13,16 @@
 //! * [`mod@follow`]: one kind, whatever happens.
 //! * [`mod@decide`]: what follows from all the objects together; pure.
 //! * [`agent_peers`]: the agents' peer configuration, in ClusterMesh's layout.
+//! * [`material`]: certificates that objects give, or point to.
+//! * [`following`]: what the hub itself does with them, and whether what bounds a peer is in force.
 //! * [`answer`]: conditions and Events.
 
 pub mod agent_peers;
 pub mod answer;
 pub mod decide;
 pub mod follow;
+pub mod following;
+pub mod material;
 pub mod raw;
 
 use std::collections::BTreeSet;
@@ -38,6 +43,8 @@ use self::agent_peers::{AgentPeers, Publication};
 use self::answer::Answers;
 use self::decide::{Decision, decide};
 use self::follow::{Seen, Trouble, follow};
+use self::following::{Following, enforced};
+use self::material::{Materials, Secrets};
 use crate::export::Cluster;
 use crate::finding::{Finding, Reason};
 use crate::peer_filters::objects::FromObjects;
@@ -51,6 +58,8 @@ pub struct Resources {
     access: Access,
     own: Own,
     agent_peers: Option<AgentPeers>,
+    /// Those who follow peers in this process, if there are any.
+    following: Option<Following>,
     said: watch::Sender<FromObjects>,
     /// What of it is in force, and the peers that the file of filters names.
     in_force: watch::Sender<InForce>,
@@ -77,7 +86,14 @@ impl Resources {
     pub fn new(access: Access, cluster: &Cluster, agent_peers: Option<AgentPeers>) -> Self {
         let own = Own { name: cluster.name.clone(), id: cluster.id };
         let (said, in_force) = (watch::Sender::default(), watch::Sender::default());
-        Self { access, own, agent_peers, said, in_force, findings: watch::Sender::default() }
+        let (following, findings) = (None, watch::Sender::default());
+        Self { access, own, agent_peers, following, said, in_force, findings }
+    }
+
+    /// With those who follow peers in this process.
+    #[must_use]
+    pub fn beside(self, following: Option<Following>) -> Self {
+        Self { following, ..self }
     }
 
     /// What the objects say about export filters.
@@ -97,6 +113,7 @@ impl Resources {
 
     /// Follows and answers until the future is dropped.
     pub async fn run(&self) -> Infallible {
+        self.following.iter().for_each(Following::begin);
         loop {
             match self.serve().await {
                 Ok(never) => match never {},
@@ -126,22 +143,40 @@ impl Resources {
         let mut in_force = self.in_force.subscribe();
         let connection = access::writer(&config, &self.access.permit)?;
         let mut answers = Answers::new(connection.clone());
+        let namespace = self.agent_peers.as_ref().map(|agents| agents.secret.namespace.clone());
+        let secrets =
+            Secrets::new(connection.clone(), namespace.unwrap_or_else(|| config.default_namespace.clone()));
         let mut publication = self.agent_peers.clone().map(|agents| Publication::new(connection, agents));
+        let mut following = self.following.clone();
         loop {
             let seen = (peers.borrow_and_update().clone(), policies.borrow_and_update().clone());
             let in_file = in_force.borrow_and_update().in_file.clone();
             let mut findings = troubles(&seen.0.trouble, &seen.1.trouble);
             let mut again = SLOW_LOOK;
             let mut decision = decide(&seen.0, &seen.1, &in_file, &self.own);
+            let mut materials = Materials::new();
+            if publication.is_some() || following.as_ref().is_some_and(Following::follows) {
+                materials = secrets.materials(&decision).await;
+            }
+            if let Some(following) = &following {
+                following.say(&seen.0, &decision, &materials);
+            }
             if !self.is_in_force(&decision).await {
                 // Conditions say what is done.
                 continue;
             }
             if let (Some(publication), true) = (&mut publication, decision.filters.is_known)
-                && let Err(finding) = publication.publish(&mut decision).await
+                && let Err(finding) = publication.publish(&mut decision, &materials).await
             {
                 findings.push(finding);
                 again = RETRY;
+            }
+            if let Some(following) = &mut following {
+                following.answer(&mut decision).await;
+            }
+            let agents = self.agent_peers.as_ref().map(|agents| agents.secret.to_string());
+            for judged in decision.peers.values_mut() {
+                judged.statements.extend(enforced(judged, agents.as_deref()));
             }
             if let Err(finding) = answers.answer(&seen.0, &seen.1, &decision).await {
                 findings.push(finding);
@@ -154,6 +189,7 @@ impl Resources {
                 _ = peers.changed() => {}
                 _ = policies.changed() => {}
                 _ = in_force.changed() => {}
+                () = following_changed(&mut following) => {}
                 () = sleep(again) => {}
                 Some(ended) = followers.join_next() => {
                     let error = ended.expect_err("a follower ends only with us");
@@ -233,6 +269,14 @@ fn troubles(peers: &Option<Trouble>, policies: &Option<Trouble>) -> Vec<Finding>
             let peers = of("kind ClusterPeer", "clusterpeers", peers);
             peers.into_iter().chain(of("kind FailoverPolicy", "failoverpolicies", policies)).collect()
         }
+    }
+}
+
+/// Waits for news of how peers are followed; for ever, if the hub follows none.
+async fn following_changed(following: &mut Option<Following>) {
+    match following {
+        Some(following) => following.changed().await,
+        None => std::future::pending().await,
     }
 }
 

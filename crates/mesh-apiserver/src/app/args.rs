@@ -134,6 +134,20 @@ pub struct Args {
     #[arg(long, env = "MESH_APISERVER_PEERS")]
     pub peers: Option<PathBuf>,
 
+    /// The same from a Secret of that layout, as NAMESPACE/NAME, watched; certificates that it names may be keys of it, too
+    #[arg(long, env = "MESH_APISERVER_PEERS_SECRET")]
+    pub peers_secret: Option<SecretName>,
+
+    /// The same from ClusterPeer objects (docs/custom-resources.md). For one peer --peers counts before --peers-secret, and
+    /// that before an object
+    #[arg(long, env = "MESH_APISERVER_PEERS_OBJECTS", requires = "peers_tls_dir")]
+    pub peers_objects: bool,
+
+    /// For --peers-objects: directory with tls.crt and tls.key, with which the hub goes to peers (`meshctl ca leaf --role
+    /// remote`), and ca.crt, the roots of peers whose objects name none; read anew for each connection
+    #[arg(long, env = "MESH_APISERVER_PEERS_TLS_DIR")]
+    pub peers_tls_dir: Option<PathBuf>,
+
     /// Who balances in this cluster, which says which services get such slices
     #[arg(long, env = "MESH_APISERVER_PROFILE", value_enum, default_value_t)]
     pub profile: Profile,
@@ -195,6 +209,9 @@ mod tests {
             args(&["--kubeconfig", "/k", "--kube-context", "c"]).expect("flags of the API server");
         assert_eq!(kubernetes.kube_context.as_deref(), Some("c"));
         assert_eq!((parsed.profile, parsed.endpoints_per_slice), (Profile::Agents, 100));
+        let objects = ["--peers-objects", "--peers-tls-dir", "/t", "--peers-secret", "mesh/peers"];
+        assert!(args(&objects).expect("peers").peers_objects);
+        assert!(args(&["--peers-objects"]).is_err(), "a certificate is needed");
         let agentless = args(&["--profile", "agentless", "--peers", "/p"]).expect("a profile");
         assert_eq!(agentless.profile, Profile::Agentless);
         assert!(parsed.leader_elect.leader_elect && parsed.leader_elect.times().is_ok());

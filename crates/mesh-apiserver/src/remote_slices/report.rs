@@ -1,7 +1,9 @@
 //! What the writer of slices says about itself on the status page.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use peering::view::Rejections;
 use serde::Serialize;
 
 use crate::finding::Finding;
@@ -36,6 +38,11 @@ pub struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerReport {
+    /// What names it: a file, a key of a Secret, an object.
+    pub from: String,
+    /// Its id, once that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u16>,
     /// The state as one word.
     pub link: &'static str,
     /// Why it is not fresh, if it is not.
@@ -45,4 +52,6 @@ pub struct PeerReport {
     pub synced: bool,
     /// Services that it offers.
     pub services: usize,
+    /// Records that were not taken, or not all of them.
+    pub refused: Arc<Rejections>,
 }

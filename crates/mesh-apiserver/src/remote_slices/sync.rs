@@ -8,22 +8,22 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mesh_runtime::Shutdown;
-use peering::directory;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
-use topology::record::Kind;
 use topology::{ClusterName, ServiceName};
 use tracing::{debug, info, warn};
 
 use super::Profile;
+use super::heard::{heard, report, with_unknown};
 use super::metrics::Metrics;
 use super::own::Own;
 use super::pace::{Backoff, Pace};
 use super::plan::{Plan, Settings, Slices, Write};
-use super::report::{PeerReport, Report};
+use super::report::Report;
 use super::wanted::Peers;
 use super::write::{Class, Failure, Writer};
 use crate::finding::{Finding, Reason};
+use crate::peers;
 
 /// What the task listens to.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Sources {
     /// The own objects.
     pub own: watch::Receiver<Own>,
     /// The peers.
-    pub peers: watch::Receiver<directory::Peers>,
+    pub peers: watch::Receiver<peers::Peers>,
     /// Told after every change of a peer.
     pub changed: Arc<Notify>,
     /// Whether this replica writes; `None` if there are no others.
@@ -46,7 +46,8 @@ pub struct RemoteSlices {
     writer: Writer,
     report: watch::Sender<Report>,
     metrics: Metrics,
-    seen: Option<(Own, Peers)>,
+    /// The own services, what the peers have told, and whether whoever is not among them is no peer.
+    seen: Option<(Own, Peers, bool)>,
     waiting_for: Option<&'static str>,
     due: BTreeSet<ServiceName>,
     retries: BTreeMap<ServiceName, Retry>,
@@ -156,8 +157,8 @@ impl RemoteSlices {
             Some("another replica writes")
         } else if !own.complete {
             Some("the own services and endpoint slices, to be read once")
-        } else if !configured.known {
-            Some("the folder of peers, to be read once")
+        } else if !configured.is_settled {
+            Some("who the peers are, to be read once from each input")
         } else {
             None
         };
@@ -174,7 +175,9 @@ impl RemoteSlices {
             peers.iter().map(|(name, member)| (name.clone(), member.is_some())).collect()
         };
         match &self.seen {
-            Some((before, known)) if shape(known) == shape(&peers) => {
+            Some((before, known, complete))
+                if shape(known) == shape(&peers) && *complete == configured.is_complete =>
+            {
                 self.due.extend(differing(&before.services, &own.services));
                 let members = known.values().flatten().zip(peers.values().flatten());
                 for (before, after) in members.filter(|(before, after)| !Arc::ptr_eq(before, after)) {
@@ -188,7 +191,7 @@ impl RemoteSlices {
                 self.due.extend(self.done.keys().chain(self.retries.keys()).cloned());
             }
         }
-        self.seen = Some((own, peers));
+        self.seen = Some((own, peers, configured.is_complete));
         true
     }
 
@@ -217,9 +220,10 @@ impl RemoteSlices {
 
     /// Writes what differs for a service; gives the failure that matters most, if any.
     async fn reconcile(&mut self, name: &ServiceName) -> Option<Failure> {
-        let (own, peers) = self.seen.clone()?;
+        let (own, peers, complete) = self.seen.clone()?;
         let service = own.services.get(name).cloned().unwrap_or_default();
         let there = self.there(name, &service.slices);
+        let peers = if complete { peers } else { with_unknown(peers, &there) };
         let none = BTreeSet::new();
         let taken = self.taken.get(name).unwrap_or(&none);
         let plan = Plan::new(self.settings, name, service.global.as_ref(), &there, &peers, taken);
@@ -344,12 +348,6 @@ impl RemoteSlices {
         let configured = self.sources.peers.borrow().clone();
         let mut findings: Vec<Finding> = self.trouble.iter().cloned().collect();
         findings.extend(self.done.values().flat_map(|done| &done.findings).cloned());
-        findings.extend(configured.problems.iter().map(|(file, problem)| {
-            Finding::error(Reason::PeerUnusable, format_args!("peer configuration {file}"))
-                .found(problem)
-                .expected("a ClusterMesh client configuration")
-                .so("slices of that cluster's backends stay as they are")
-        }));
         let before = self.report.borrow().findings.clone();
         for finding in findings.iter().filter(|finding| !before.contains(finding)) {
             warn!(reason = finding.reason.as_str(), "{finding}");
@@ -357,6 +355,8 @@ impl RemoteSlices {
         for finding in before.iter().filter(|finding| !findings.contains(finding)) {
             info!(reason = finding.reason.as_str(), object = %finding.object, "no longer the case: {}", finding.found);
         }
+        // Logged by those who follow the peers.
+        findings.extend(configured.findings.iter().cloned());
         let waiting: BTreeSet<&ServiceName> = self.retries.keys().chain(&self.due).collect();
         let report = Report {
             profile: match self.settings.profile {
@@ -364,7 +364,7 @@ impl RemoteSlices {
                 Profile::Agentless => "agentless",
             },
             waiting_for: self.waiting_for.map(str::to_owned),
-            peers: configured.followed.iter().map(|(name, view)| (name.to_string(), peer(view))).collect(),
+            peers: configured.followed.iter().map(|(name, peer)| (name.to_string(), report(peer))).collect(),
             services: self.done.values().filter(|done| done.slices > 0).count(),
             slices: self.done.values().map(|done| done.slices).sum(),
             endpoints: self.done.values().map(|done| done.endpoints).sum(),
@@ -393,29 +393,6 @@ impl Written {
                 }
             }
         }
-    }
-}
-
-/// What each peer has told, as far as it is all of it. A peer whose configuration cannot be used is a peer, too.
-fn heard(configured: &directory::Peers) -> Peers {
-    let told = configured.followed.iter().map(|(name, view)| {
-        let member = Arc::clone(&view.borrow().member);
-        (name.clone(), member.is_synced(&[Kind::Services]).then_some(member))
-    });
-    let mut peers: Peers = told.collect();
-    for name in configured.problems.keys().filter_map(|file| file.parse::<ClusterName>().ok()) {
-        peers.entry(name).or_default();
-    }
-    peers
-}
-
-fn peer(view: &watch::Receiver<peering::view::View>) -> PeerReport {
-    let view = view.borrow();
-    PeerReport {
-        link: view.link.word(),
-        reason: view.link.reason().map(str::to_owned),
-        synced: view.member.is_synced(&[Kind::Services]),
-        services: view.member.services.len(),
     }
 }
 

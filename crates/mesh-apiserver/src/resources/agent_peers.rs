@@ -3,13 +3,14 @@
 //!
 //! | key | what |
 //! |---|---|
-//! | `<cluster>` | endpoints, host aliases, and where the certificates below are once they are mounted |
+//! | `<cluster>` | endpoints, host aliases, where the certificates below are once they are mounted, and on which terms it is a peer |
 //! | `<cluster>.etcd-client-ca.crt` | the roots of the peer, if the object gives them |
 //! | `<cluster>.etcd-client.crt`, `.key` | the client certificate for the peer, if the object's Secret has one |
 //!
 //! It is written by server-side apply, so keys of others in the same Secret stay, and one that both claim is refused.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -26,7 +27,9 @@ use tracing::info;
 
 use super::answer::MANAGER;
 use super::decide::{Decision, Followed};
+use super::material::{Material, Materials};
 use crate::finding::{Finding, Reason};
+use crate::peers::objects::terms;
 
 /// Where the agents' peer configuration is written, and what it says about files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +77,9 @@ impl Publication {
     /// Brings the Secret to what is decided, and adds to the decision what became of each peer.
     ///
     /// Fails if the Secret cannot be read or written: then it is as it was.
-    pub async fn publish(&mut self, decision: &mut Decision) -> Result<(), Finding> {
-        let outcome = self.bring(decision).await;
-        let secret = format!("{}/{}", self.agents.secret.namespace, self.agents.secret.name);
+    pub async fn publish(&mut self, decision: &mut Decision, materials: &Materials) -> Result<(), Finding> {
+        let outcome = self.bring(decision, materials).await;
+        let secret = self.agents.secret.to_string();
         let mut say = |object: &str, statement: Statement| {
             if let Some(judged) = decision.peers.get_mut(object) {
                 judged.statements.push(statement);
@@ -115,16 +118,23 @@ impl Publication {
         })
     }
 
-    async fn bring(&mut self, decision: &Decision) -> Result<BTreeMap<String, Option<String>>, String> {
+    async fn bring(
+        &mut self,
+        decision: &Decision,
+        materials: &Materials,
+    ) -> Result<BTreeMap<String, Option<String>>, String> {
         let text = |error: kube::Error| Chain(&error).to_string();
         let name = self.agents.secret.name.clone();
         let stored = self.api.get_opt(&name).await.map_err(text)?;
         let stored = stored.and_then(|secret| secret.data).unwrap_or_default();
         let (mut data, mut said) = (Data::new(), BTreeMap::new());
         for (cluster, (object, followed)) in &decision.followed {
-            let rendered = match followed {
-                Followed::Anew(peer) => self.rendered(peer).await,
-                Followed::AsBefore => Err("the object has no meaning at present".to_owned()),
+            let rendered = match (followed, materials.get(cluster)) {
+                (Followed::Anew(peer), Some(Ok(material))) => {
+                    Ok(render(object, peer, material.clone(), &self.agents))
+                }
+                (Followed::Anew(_), Some(Err(problem))) => Err(problem.clone()),
+                _ => Err("the object has no meaning at present".to_owned()),
             };
             let problem = match rendered {
                 Ok(entries) => {
@@ -152,34 +162,6 @@ impl Publication {
         }
         Ok(said)
     }
-
-    /// The keys of a peer. Fails if its Secret cannot be used.
-    async fn rendered(&self, peer: &Peer) -> Result<Data, String> {
-        let trust = peer.trust.clone().unwrap_or_default();
-        let mut material = Material { roots: trust.bundle.map(String::into_bytes), ..Material::default() };
-        if let Some(reference) = trust.secret_ref {
-            let named =
-                |what: &str| format!("Secret {}/{}: {what}", self.agents.secret.namespace, reference.name);
-            let secret = self.api.get_opt(&reference.name).await;
-            let secret = secret.map_err(|error| named(&Chain(&error).to_string()))?;
-            let mut data = secret.ok_or_else(|| named("it is not there"))?.data.unwrap_or_default();
-            let mut take = |key: &str| data.remove(key).map(|bytes| bytes.0);
-            material = Material { roots: take("ca.crt"), client: take("tls.crt").zip(take("tls.key")) };
-            let is_pem =
-                |roots: &Vec<u8>| String::from_utf8_lossy(roots).contains("-----BEGIN CERTIFICATE-----");
-            if !material.roots.as_ref().is_some_and(is_pem) {
-                return Err(named("ca.crt holds no PEM certificate"));
-            }
-        }
-        Ok(render(peer, material, &self.agents))
-    }
-}
-
-/// What is known of a peer's certificates, as PEM.
-#[derive(Clone, Debug, Default)]
-struct Material {
-    roots: Option<Vec<u8>>,
-    client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The keys that a peer can have.
@@ -188,7 +170,7 @@ fn keys(cluster: &ClusterName) -> [String; 4] {
     [cluster.to_string(), of(ROOTS), of(CERTIFICATE), of(KEY)]
 }
 
-fn render(peer: &Peer, material: Material, agents: &AgentPeers) -> Data {
+fn render(object: &str, peer: &Peer, material: Material, agents: &AgentPeers) -> Data {
     let [config, roots, certificate, key] = keys(&peer.cluster);
     let mounted = |name: &str| agents.peers_dir.join(name).display().to_string();
     let own = |name: &str| agents.tls_dir.join(name).display().to_string();
@@ -228,8 +210,17 @@ fn render(peer: &Peer, material: Material, agents: &AgentPeers) -> Data {
         let addresses: Vec<String> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
         text.push_str(&format!("- hostname: {}\n  ips: [{}]\n", quoted(hostname), addresses.join(", ")));
     }
+    // JSON is YAML. Stock clients pass it over, ours hold records against it.
+    let terms = serde_json::to_string(&terms(object, peer)).expect("text keys and no failing members");
+    text.push_str(&format!("isthmus: {terms}\n"));
     data.insert(config, ByteString(text.into_bytes()));
     data
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 impl FromStr for SecretName {
@@ -247,8 +238,8 @@ impl FromStr for SecretName {
     }
 }
 
-impl std::fmt::Debug for Publication {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publication").field("agents", &self.agents).finish_non_exhaustive()
     }
 }
@@ -284,24 +275,35 @@ mod tests {
     fn a_peer_of_the_same_mesh_is_reached_with_the_agents_own_certificates() {
         let spec = json!({"endpoints": ["https://tokyo.mesh.cilium.io"],
             "hostAliases": [{"hostname": "tokyo.mesh.cilium.io", "ips": ["172.18.0.10", "fd00::1"]}]});
-        let data = render(&peer(spec), Material::default(), &agents());
+        let data = render("a", &peer(spec), Material::default(), &agents());
         assert_eq!(data.keys().collect::<Vec<_>>(), ["tokyo"]);
         let expected = "endpoints:\n- \"https://tokyo.mesh.cilium.io:2379\"\ntrusted-ca-file: \"/etc/isthmus/tls/ca.crt\"\n\
             cert-file: \"/etc/isthmus/tls/tls.crt\"\nkey-file: \"/etc/isthmus/tls/tls.key\"\n\
-            cilium-host-aliases:\n- hostname: \"tokyo.mesh.cilium.io\"\n  ips: [\"172.18.0.10\", \"fd00::1\"]\n";
+            cilium-host-aliases:\n- hostname: \"tokyo.mesh.cilium.io\"\n  ips: [\"172.18.0.10\", \"fd00::1\"]\n\
+            isthmus: {\"written-from\":\"a\"}\n";
         assert_eq!(text(&data, "tokyo"), expected);
     }
 
     #[test]
     fn roots_and_a_client_certificate_lie_beside_it() {
-        let material =
-            Material { roots: Some(b"roots".to_vec()), client: Some((b"chain".to_vec(), b"key".to_vec())) };
-        let data = render(&peer(json!({"endpoints": ["https://[fd00::1]:1"]})), material, &agents());
+        let client = Some((b"chain".to_vec(), b"key".to_vec()));
+        let material = Material { roots: Some(b"roots".to_vec()), client, ..Material::default() };
+        let spec = json!({"endpoints": ["https://[fd00::1]:1"], "cluster": {"id": 2},
+            "import": {"preset": "Nothing", "services": {"include": ["shop/*"]}}});
+        let data = render("tokyo", &peer(spec), material, &agents());
         let expected =
             ["tokyo", "tokyo.etcd-client-ca.crt", "tokyo.etcd-client.crt", "tokyo.etcd-client.key"];
         assert_eq!(data.keys().collect::<Vec<_>>(), expected);
         assert_eq!(text(&data, "tokyo.etcd-client-ca.crt"), "roots");
         assert!(text(&data, "tokyo").contains("key-file: \"/etc/isthmus/peers/tokyo.etcd-client.key\"\n"));
+        // What is written is what agents read.
+        let path = std::path::Path::new("tokyo");
+        let read = peering::config::HubConfig::read(path, &text(&data, "tokyo"));
+        let terms = read.expect("sound").expect("a configuration").terms;
+        assert_eq!(terms.cluster_id.map(|id| id.get()), Some(2));
+        assert_eq!(terms.written_from.as_deref(), Some("tokyo"));
+        let admits = |name: &str| terms.import.admits_service(&name.parse().expect("a service"));
+        assert_eq!([admits("shop/cart"), admits("bank/cash")], [true, false]);
     }
 
     #[test]

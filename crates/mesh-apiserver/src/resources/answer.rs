@@ -10,7 +10,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
-use mesh_resources::condition::{ACCEPTED, PAUSED, conditions};
+use mesh_resources::condition::conditions;
 use mesh_resources::{ClusterPeer, FailoverPolicy};
 use mesh_runtime::Chain;
 use serde_json::{Value, json};
@@ -116,8 +116,7 @@ impl Answers {
     }
 
     async fn record<K: Custom>(&mut self, raw: &Raw<K>, condition: &Condition) {
-        let is_good =
-            (condition.type_ == ACCEPTED || condition.type_ == PAUSED) == (condition.status == "True");
+        let is_good = condition.status == "True";
         let note = format!("{} is {}: {}", condition.type_, condition.status, condition.message);
         let event = Event {
             type_: if is_good { EventType::Normal } else { EventType::Warning },

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_resources::cluster_peer::Peer;
-use mesh_resources::condition::{ACCEPTED, ENFORCED, PAUSED, PROGRAMMED, Statement};
+use mesh_resources::condition::{ACCEPTED, PAUSED, PROGRAMMED, Statement};
 use mesh_resources::failover_policy::FailoverPolicySpec;
 use mesh_resources::{ClusterPeer, FailoverPolicy};
 use serde_json::Value;
@@ -22,15 +22,17 @@ use crate::peer_filters::objects::FromObjects;
 pub struct Decision {
     /// The export filters.
     pub filters: FromObjects,
-    /// The peers that the agents are to follow, each with the name of its object.
+    /// The peers that are to be followed, each with the name of its object.
     pub followed: BTreeMap<ClusterName, (String, Followed)>,
+    /// The peers with which nothing is to pass, each with the name of its object.
+    pub paused: BTreeMap<ClusterName, String>,
     /// What is to be said of each `ClusterPeer`, by name.
     pub peers: BTreeMap<String, Judged>,
     /// What is to be said of each `FailoverPolicy`.
     pub policies: BTreeMap<Key, Judged>,
 }
 
-/// A peer for the agents.
+/// A peer that is to be followed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Followed {
     /// As its object says.
@@ -46,6 +48,8 @@ pub struct Judged {
     pub cluster: Option<ClusterName>,
     /// Its conditions.
     pub statements: Vec<Statement>,
+    /// What it says that bounds what the peer may say, by its members.
+    pub bounds: Vec<&'static str>,
 }
 
 /// Decides about all objects. `in_file`: the peers that the file of export filters names. O(objects × log objects).
@@ -70,7 +74,7 @@ pub fn decide(
             judged.push((key.clone(), &policy.spec));
         }
         statements.push(Statement::new(PROGRAMMED, false, "NotSupported", NOT_PROGRAMMED));
-        decision.policies.insert(key, Judged { cluster: None, statements });
+        decision.policies.insert(key, Judged { statements, ..Judged::default() });
     }
     decision
 }
@@ -107,6 +111,7 @@ fn judge_peer(
     let refused = |cluster: Option<ClusterName>, reason, message: String| Judged {
         cluster,
         statements: vec![Statement::new(ACCEPTED, false, reason, message)],
+        bounds: Vec::new(),
     };
     let object = match &raw.object {
         Ok(object) => object,
@@ -137,6 +142,7 @@ fn judge_peer(
     let filters = &mut decision.filters;
     if object.spec.paused {
         filters.paused.insert(name.clone());
+        decision.paused.insert(name.clone(), raw.name().to_owned());
     }
     match object.export_filter() {
         Ok(Some(filter)) => drop(filters.filters.insert(name.clone(), filter)),
@@ -179,27 +185,22 @@ fn judge_peer(
         Statement::new(ACCEPTED, true, "Accepted", format!("cluster {name}: {shown}"))
     }];
     if peer.paused {
-        let message = "spec.paused: the peer is shown no service, slice, identity or address of a pod, and no agent follows it";
+        let message = "spec.paused: the peer is shown no service, slice, identity or address of a pod, and nobody here follows it";
         statements.push(Statement::new(PAUSED, true, "Asked", message));
     }
-    let without_effect = without_effect(&peer);
-    if !without_effect.is_empty() {
-        let message =
-            format!("this version only checks that they have a meaning: {}", without_effect.join(", "));
-        statements.push(Statement::new(ENFORCED, false, "NotSupported", message));
-    }
+    let bounds = if peer.paused { Vec::new() } else { bounds(&peer) };
     if !peer.paused {
         let entry = (raw.name().to_owned(), Followed::Anew(Box::new(peer)));
         decision.followed.insert(name.clone(), entry);
     }
-    Judged { cluster: Some(name), statements }
+    Judged { cluster: Some(name), statements, bounds }
 }
 
-/// What a peer's object says that nobody acts on yet.
-fn without_effect(peer: &Peer) -> Vec<&'static str> {
+/// What a peer's object says that bounds what the peer may say.
+fn bounds(peer: &Peer) -> Vec<&'static str> {
     let members = [
         (peer.import.is_some(), "spec.import"),
-        (peer.id.is_some(), "spec.cluster.id against what the peer proves"),
+        (peer.id.is_some(), "spec.cluster.id"),
         (peer.unattested.is_some(), "spec.trust.unattested"),
     ];
     members.into_iter().filter(|(is_there, _)| *is_there).map(|(_, member)| member).collect()

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::super::following::enforced;
 use super::*;
 
 const END: &str = "https://hub.example:2379";
@@ -77,6 +78,7 @@ fn the_file_counts_before_an_object_and_a_pause_before_both() {
     assert!(decision.followed.contains_key(&name("tokyo")), "the conflict is about what it is shown");
     assert_eq!(accepted(&decision, "oslo").1, "Accepted");
     assert_eq!(decision.filters.paused, [name("lima")].into());
+    assert_eq!(decision.paused, [(name("lima"), "lima".to_owned())].into());
     assert!(!decision.followed.contains_key(&name("lima")));
     assert!(decision.peers["lima"].statements.iter().any(|said| said.kind == PAUSED && said.holds));
 }
@@ -101,12 +103,29 @@ fn what_has_no_meaning_leaves_in_force_what_was() {
 }
 
 #[test]
-fn what_nobody_acts_on_is_said() {
+fn what_bounds_a_peer_is_in_force_with_those_who_follow_it() {
+    use mesh_resources::condition::{ENFORCED, FOLLOWED, PUBLISHED};
+
     let spec = json!({"endpoints": [END], "import": {"preset": "Nothing"}, "trust": {"unattested": {"cidrs": ["10.0.0.0/8"]}}});
-    let decision = decided(&[("tokyo", 1, spec)], &[]);
-    let said =
-        decision.peers["tokyo"].statements.iter().find(|said| said.kind == ENFORCED).expect("it is said");
-    assert!(!said.holds && said.message.contains("spec.import, spec.trust.unattested"), "{said:?}");
+    let decision = decided(&[("tokyo", 1, spec), ("lima", 1, json!({"endpoints": [END]}))], &[]);
+    assert!(decision.peers["lima"].bounds.is_empty());
+    let said = |statements: &[(&'static str, bool, &'static str)]| {
+        let mut judged = decision.peers["tokyo"].clone();
+        let statements =
+            statements.iter().map(|(kind, holds, reason)| Statement::new(kind, *holds, reason, ""));
+        judged.statements.extend(statements);
+        let said = enforced(&judged, Some("mesh/peers")).expect("it is said");
+        assert_eq!(said.kind, ENFORCED);
+        assert!(said.message.starts_with("spec.import, spec.trust.unattested: "), "{}", said.message);
+        (said.holds, said.reason)
+    };
+    assert_eq!(said(&[]), (false, "NotFollowed"));
+    let (fresh, published) = ((FOLLOWED, true, "Fresh"), (PUBLISHED, true, "Published"));
+    assert_eq!(said(&[fresh]), (true, "Enforced"));
+    assert_eq!(said(&[(FOLLOWED, false, "Stale"), published]), (true, "Enforced"));
+    assert_eq!(said(&[(FOLLOWED, false, "Conflict"), published]), (false, "InPart"));
+    assert_eq!(said(&[fresh, (PUBLISHED, false, "NotWritten")]), (false, "InPart"));
+    assert_eq!(said(&[(FOLLOWED, false, "Conflict")]), (false, "NotEnforced"));
 }
 
 #[test]
