@@ -118,6 +118,10 @@ containers:
   {{- end }}
   {{- if include "isthmus.hubFollowsPeers" . }}
   - --peers=/var/lib/cilium/clustermesh
+  {{- if .Values.clusterPeers.enabled }}
+  - --peers-objects
+  - --peers-tls-dir=/etc/isthmus/remote
+  {{- end }}
   {{- end }}
   {{- if eq .Values.profile "agentless" }}
   - --profile=agentless

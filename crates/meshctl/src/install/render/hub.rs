@@ -179,6 +179,10 @@ fn arguments(values: &Checked, target: Target<'_>) -> Vec<String> {
     }
     if values.hub_follows_peers() {
         arguments.push(format!("--peers={PEERS_DIR}"));
+        if values.cluster_peers.enabled {
+            arguments.push("--peers-objects".to_owned());
+            arguments.push(format!("--peers-tls-dir={REMOTE_TLS_DIR}"));
+        }
     }
     if values.profile == Profile::Agentless {
         arguments.push("--profile=agentless".to_owned());
