@@ -71,7 +71,7 @@ pub(super) fn tokyo(more: &Value) -> Value {
 }
 
 /// Waits until a condition of a peer is so; gives its message.
-async fn says(ground: &Ground, hub: &Hub, name: &str, wanted: [&str; 3]) -> Result<String> {
+pub(crate) async fn says(ground: &Ground, hub: &Hub, name: &str, wanted: [&str; 3]) -> Result<String> {
     let api = objects(&ground.client().await?, "ClusterPeer");
     let [kind, status, reason] = wanted;
     let why = format!("{name}: {kind} is {status}, {reason}");
@@ -143,7 +143,7 @@ fn secret_flags() -> Vec<String> {
     vec!["--agent-peers-secret=mesh/peers".to_owned()]
 }
 
-fn mesh_namespace() -> Value {
+pub(crate) fn mesh_namespace() -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mesh"}})
 }
 

@@ -120,12 +120,12 @@ impl Ground {
 
     /// Writes a peer's configuration, in ClusterMesh's layout.
     pub(crate) fn tell_of(&self, name: &str, peer: &Peer) -> Result<()> {
-        let (host, port, tls) = (hub_name(name), peer.hub.api, self.dir.path().join("remote"));
-        let tls = tls.display();
-        let text = format!(
-            "endpoints:\n- https://{host}:{port}\ntrusted-ca-file: {tls}/ca.crt\ncert-file: {tls}/tls.crt\n\
-             key-file: {tls}/tls.key\ncilium-host-aliases:\n- hostname: {host}\n  ips: [127.0.0.1]\n"
-        );
+        let tls = self.dir.path().join("remote");
+        self.write_peer(name, &peer.config(name, &tls, &tls.join("ca.crt")))
+    }
+
+    /// Puts a text into the folder of the peers' configurations.
+    pub(crate) fn write_peer(&self, name: &str, text: &str) -> Result<()> {
         let temporary = self.dir.path().join(format!("{name}.tmp"));
         fs::write(&temporary, text)?;
         fs::rename(temporary, self.peers().join(name)).context("tell of a peer")
@@ -297,6 +297,21 @@ impl Ground {
 }
 
 impl Peer {
+    /// Where its hub is reached.
+    pub(crate) fn endpoint(&self, name: &str) -> String {
+        format!("https://{}:{}", hub_name(name), self.hub.api)
+    }
+
+    /// How its hub is reached, in ClusterMesh's layout, with the certificate in `tls`.
+    pub(crate) fn config(&self, name: &str, tls: &Path, roots: &Path) -> String {
+        let (endpoint, host, tls, roots) =
+            (self.endpoint(name), hub_name(name), tls.display(), roots.display());
+        format!(
+            "endpoints:\n- {endpoint}\ntrusted-ca-file: {roots}\ncert-file: {tls}/tls.crt\n\
+             key-file: {tls}/tls.key\ncilium-host-aliases:\n- hostname: {host}\n  ips: [127.0.0.1]\n"
+        )
+    }
+
     /// What the cluster has, instead of what it had.
     pub(crate) fn has(&self, objects: impl IntoIterator<Item = Value>) -> Result<()> {
         let text: String = objects.into_iter().map(|object| format!("---\n{object}\n")).collect();

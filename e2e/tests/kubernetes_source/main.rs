@@ -7,6 +7,7 @@ mod ground;
 mod identities;
 mod leader_election;
 mod objects;
+mod peers;
 mod remote_slices;
 mod rules;
 

@@ -15,9 +15,9 @@ use crate::objects::{namespace, service, slice};
 const GLOBAL: &str = "service.cilium.io/global";
 const SYNC: &str = "service.cilium.io/global-sync-endpoint-slices";
 
-type Slices = BTreeMap<String, Value>;
+pub(crate) type Slices = BTreeMap<String, Value>;
 
-fn headless(name: &str) -> Value {
+pub(crate) fn headless(name: &str) -> Value {
     let mut headless = service(name, "None");
     headless["spec"]["clusterIPs"] = json!(["None"]);
     headless["spec"]["ipFamilies"] = json!(["IPv4"]);
@@ -25,7 +25,7 @@ fn headless(name: &str) -> Value {
 }
 
 /// A global service of another cluster, with backends in that cluster's block.
-fn offered(name: &str, cluster: u8, numbers: impl IntoIterator<Item = usize>) -> [Value; 2] {
+pub(crate) fn offered(name: &str, cluster: u8, numbers: impl IntoIterator<Item = usize>) -> [Value; 2] {
     let address = |n: usize| format!("10.{cluster}.{}.{}", n / 250, n % 250 + 1);
     let mut backends = slice(name, &format!("{name}-a"), &[]);
     let endpoint =
@@ -35,7 +35,7 @@ fn offered(name: &str, cluster: u8, numbers: impl IntoIterator<Item = usize>) ->
 }
 
 /// Addresses in slices of a service, by cluster.
-fn addresses(slices: &Slices, service: &str) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn addresses(slices: &Slices, service: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for slice in slices.values() {
         let labels = &slice["metadata"]["labels"];
@@ -51,7 +51,12 @@ fn addresses(slices: &Slices, service: &str) -> BTreeMap<String, BTreeSet<String
 }
 
 /// Waits until a service's slices hold these numbers of addresses, by cluster.
-async fn settle(ground: &Ground, hub: &Hub, service: &str, expected: &[(&str, usize)]) -> Result<Slices> {
+pub(crate) async fn settle(
+    ground: &Ground,
+    hub: &Hub,
+    service: &str,
+    expected: &[(&str, usize)],
+) -> Result<Slices> {
     let expected: BTreeMap<String, usize> =
         expected.iter().map(|(cluster, count)| ((*cluster).to_owned(), *count)).collect();
     let settled = eventually("the slices", SOON, || async {

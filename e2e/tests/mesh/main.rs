@@ -10,6 +10,7 @@ mod foreign_client;
 mod global_service;
 mod hostile_member;
 mod hub_crash;
+mod import_grants;
 mod lab;
 mod path_cut;
 mod sharing;
