@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use self::archive::{Image, Item};
-use crate::command::{cargo, root, run, succeeds};
+use crate::command::{cargo, root, run};
 use crate::setup;
 
 #[derive(clap::Args)]
@@ -24,10 +24,12 @@ pub(crate) struct Args {
     /// Their tag.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     tag: String,
-    /// What to build for [default: x86_64-unknown-linux-musl where rustup has it and musl-gcc is there, which gives static
-    /// programs; else this machine]
+    /// What to build for [default: x86_64-unknown-linux-musl, which gives static programs; this machine where that cannot be had]
     #[arg(long, conflicts_with = "from")]
     target: Option<String>,
+    /// How to build: `dev` is done sooner, and is large and slow
+    #[arg(long, conflicts_with = "from", default_value = "release", value_parser = ["release", "dev"])]
+    profile: String,
     /// Take programs from this folder, and build nothing.
     #[arg(long)]
     from: Option<PathBuf>,
@@ -57,7 +59,7 @@ const MUSL: &str = "x86_64-unknown-linux-musl";
 pub(crate) fn image(args: &Args) -> Result<()> {
     let programs = match &args.from {
         Some(folder) => folder.clone(),
-        None => build(args.target.as_deref())?,
+        None => build(args)?,
     };
     let out = root().join(&args.out);
     std::fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
@@ -77,35 +79,30 @@ pub(crate) fn image(args: &Args) -> Result<()> {
 }
 
 /// Builds the programs; gives their folder.
-fn build(target: Option<&str>) -> Result<PathBuf> {
+fn build(args: &Args) -> Result<PathBuf> {
     setup::setup()?;
-    let target = match target {
-        Some(target) => Some(target.to_owned()),
-        None if is_installed(MUSL) && succeeds("musl-gcc", &["--version"]) => Some(MUSL.to_owned()),
+    let target = match &args.target {
+        Some(target) => Some(target.clone()),
+        None if cfg!(target_arch = "x86_64") && setup::target(MUSL, "musl-gcc", "musl-tools") => {
+            Some(MUSL.to_owned())
+        }
         None => {
-            eprintln!(
-                "not static: `rustup target add {MUSL}` and Debian's musl-tools would make static programs; these bring the shared \
-                 libraries of this machine"
-            );
+            eprintln!("not static: the shared libraries of this machine go with the programs");
             None
         }
     };
-    let mut command =
-        cargo(&["build", "--release", "--bins", "-p", "mesh-apiserver", "-p", "mesh-agent", "-p", "meshctl"]);
-    command.env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
+    let packages = ["-p", "mesh-apiserver", "-p", "mesh-agent", "-p", "meshctl"];
+    let mut command = cargo(&["build", "--bins", "--profile", &args.profile]);
+    command.args(packages);
+    command.env(format!("CARGO_PROFILE_{}_STRIP", args.profile.to_uppercase()), "debuginfo");
     if let Some(target) = &target {
         command.args(["--target", target]);
     }
     run(&mut command)?;
     let target_dir =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.map_or_else(|| target_dir.clone(), |target| target_dir.join(target)).join("release"))
-}
-
-fn is_installed(target: &str) -> bool {
-    let listed =
-        std::process::Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
-    listed.is_ok_and(|listed| Path::new(String::from_utf8_lossy(&listed.stdout).trim()).is_dir())
+    let folder = if args.profile == "dev" { "debug" } else { &args.profile };
+    Ok(target.map_or_else(|| target_dir.clone(), |target| target_dir.join(target)).join(folder))
 }
 
 fn read(program: &Program, folder: &Path, tag: &str) -> Result<Image> {
@@ -147,3 +144,6 @@ fn architecture() -> String {
     }
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests;

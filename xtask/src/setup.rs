@@ -1,5 +1,6 @@
 //! What building and testing needs beside a Rust toolchain: found, or installed with a word on what it is for.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -99,6 +100,35 @@ pub(crate) fn setup() -> Result<()> {
     bpffs()
 }
 
+/// Whether programs can be built for another target: with rustup's standard library for it, and this C compiler of a Debian
+/// package. Installs what is missing. What cannot be had is said, and is no failure.
+pub(crate) fn target(name: &str, compiler: &str, package: &str) -> bool {
+    let library = || {
+        let listed = Command::new("rustc").args(["--print", "target-libdir", "--target", name]).output();
+        listed.is_ok_and(|listed| Path::new(String::from_utf8_lossy(&listed.stdout).trim()).is_dir())
+    };
+    let has_compiler = || succeeds(compiler, &["--version"]);
+    let mut tries = Vec::new();
+    if !library() {
+        eprintln!("missing: the standard library for {name} (static programs)");
+        let mut command = Command::new("rustup");
+        command.args(["target", "add", name]);
+        tries.push(command);
+    }
+    if !has_compiler() {
+        eprintln!("missing: {package} (C compiler for {name})");
+        let mut command = Command::new("apt-get");
+        command.args(INSTALL).arg(package).env("DEBIAN_FRONTEND", "noninteractive");
+        tries.push(command);
+    }
+    for mut command in tries {
+        if let Err(error) = run(&mut command) {
+            eprintln!("{error:#}");
+        }
+    }
+    library() && has_compiler()
+}
+
 /// Maps and programs are pinned on a BPF file system; systemd mounts it, a bare machine may not have it.
 fn bpffs() -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
@@ -110,6 +140,7 @@ fn bpffs() -> Result<()> {
 }
 
 const BPFFS: &str = "/sys/fs/bpf";
+const INSTALL: [&str; 4] = ["-qq", "-y", "--no-install-recommends", "install"];
 
 fn packages() -> Result<()> {
     let missing: Vec<&Package> = PACKAGES.iter().filter(|package| !package.present.holds()).collect();
@@ -124,8 +155,7 @@ fn packages() -> Result<()> {
         bail!("no apt-get here: install what is named above ({}) your distribution's way", names.join(" "));
     }
     run(Command::new("apt-get").args(["-qq", "update"]))?;
-    let install = ["-qq", "-y", "--no-install-recommends", "install"];
-    run(Command::new("apt-get").args(install).args(&names).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    run(Command::new("apt-get").args(INSTALL).args(&names).env("DEBIAN_FRONTEND", "noninteractive"))?;
     for package in missing {
         if !package.present.holds() {
             bail!(
@@ -159,10 +189,10 @@ fn install(tool: &Tool) -> Result<()> {
 impl Present {
     fn holds(&self) -> bool {
         match self {
-            Self::File(path) => std::path::Path::new(path).exists(),
+            Self::File(path) => Path::new(path).exists(),
             Self::Program(name) => ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/bin", "/sbin"]
                 .iter()
-                .any(|dir| std::path::Path::new(dir).join(name).exists()),
+                .any(|dir| Path::new(dir).join(name).exists()),
         }
     }
 

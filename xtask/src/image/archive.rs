@@ -205,6 +205,14 @@ mod tests {
         assert_eq!(config["config"]["User"], "65532:65532");
         assert_eq!(config["config"]["Entrypoint"], json!(["/usr/bin/mesh-apiserver"]));
         assert_eq!(config["architecture"], "amd64");
+        let labels = json!({"org.opencontainers.image.title": "isthmus/mesh-apiserver",
+            "org.opencontainers.image.version": "0.1.0", "org.opencontainers.image.licenses": "Apache-2.0"});
+        assert_eq!(config["config"]["Labels"], labels);
+        assert_eq!(
+            config["config"]["Env"],
+            json!(["PATH=/usr/bin"]),
+            "manifests name programs without their folder"
+        );
         let layers = manifest["layers"].as_array().expect("layers");
         assert_eq!(layers.len(), 1);
         assert_eq!(config["rootfs"]["diff_ids"][0], layers[0]["digest"], "a layer is not compressed");
