@@ -106,7 +106,8 @@ pub fn cleanup(agents: &DaemonSet, target: Target<'_>) -> Option<Object> {
     let mut spec = agents.spec.as_ref()?.template.spec.clone()?;
     let agent = spec.containers.first()?.clone();
     let container = |name: &str, more: &[&str]| {
-        let command = ["mesh-agent-cleanup", "--pin-dir", PIN_DIR].into_iter().chain(more.iter().copied());
+        let command =
+            ["mesh-agent-cleanup", "--wait", "--pin-dir", PIN_DIR].into_iter().chain(more.iter().copied());
         Container {
             name: name.to_owned(),
             command: Some(command.map(str::to_owned).collect()),
