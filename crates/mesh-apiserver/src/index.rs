@@ -1,14 +1,19 @@
 //! The objects of the own cluster at one moment, as plain state that any source can feed.
 
+mod space;
+
+pub use space::{Space, owner};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use topology::Identity;
 
 use crate::object::{
-    Body, CiliumEndpoint, CiliumIdentity, CiliumNode, MeshIdentity, Object, ObjectKind, ObjectRef, Pod,
+    Body, CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode, MeshIdentity, Object, ObjectKind,
+    ObjectRef, Pod,
 };
 
 /// All objects that are known.
@@ -20,19 +25,9 @@ pub struct Index {
     cilium_identities: BTreeMap<Identity, Arc<CiliumIdentity>>,
     /// Those that name a namespace, by it.
     cilium_identities_of: BTreeMap<String, BTreeSet<Identity>>,
+    /// Their endpoints are in the namespaces.
+    cilium_slices: BTreeMap<String, Arc<CiliumEndpointSlice>>,
     mesh_identities: BTreeMap<Identity, Arc<MeshIdentity>>,
-}
-
-/// Holds what is in one namespace. Objects may be there before their Namespace object is.
-#[derive(Clone, Debug, Default)]
-pub struct Space {
-    object: Option<Arc<Namespace>>,
-    services: BTreeMap<String, Arc<Service>>,
-    slices: BTreeMap<String, Arc<EndpointSlice>>,
-    /// Names of slices, by the service that they say they belong to.
-    slices_of: BTreeMap<String, BTreeSet<String>>,
-    pods: BTreeMap<String, Arc<Pod>>,
-    endpoints: BTreeMap<String, Arc<CiliumEndpoint>>,
 }
 
 /// One change of one object.
@@ -77,9 +72,20 @@ impl Index {
                         self.cilium_identities.insert(identity?, object);
                         before.map(Body::CiliumIdentity)
                     }
-                    Body::Namespace(object) => {
-                        self.spaces.entry(name).or_default().object.replace(object).map(Body::Namespace)
+                    Body::CiliumEndpointSlice(slice) => {
+                        let before = self.delete_cilium_slice(&name);
+                        for endpoint in &slice.endpoints {
+                            let space = self.spaces.entry(slice.namespace.to_string()).or_default();
+                            space.slice_in(&name, endpoint);
+                        }
+                        self.cilium_slices.insert(name, slice);
+                        before.map(Body::CiliumEndpointSlice)
                     }
+                    Body::Namespace(object) => {
+                        self.spaces.entry(name).or_default().insert_object(object).map(Body::Namespace)
+                    }
+                    // No record is made of them.
+                    Body::Policy(_) => None,
                     body => self.spaces.entry(namespace).or_default().insert(name, body),
                 }
             }
@@ -98,6 +104,9 @@ impl Index {
             }
             ObjectKind::CiliumIdentity => {
                 return self.delete_cilium_identity(reference.identity()?).map(Body::CiliumIdentity);
+            }
+            ObjectKind::CiliumEndpointSlice => {
+                return self.delete_cilium_slice(reference.name()).map(Body::CiliumEndpointSlice);
             }
             ObjectKind::Namespace => reference.name(),
             _ => reference.namespace(),
@@ -123,6 +132,19 @@ impl Index {
         Some(before)
     }
 
+    fn delete_cilium_slice(&mut self, name: &str) -> Option<Arc<CiliumEndpointSlice>> {
+        let before = self.cilium_slices.remove(name)?;
+        if let Some(space) = self.spaces.get_mut(&*before.namespace) {
+            for endpoint in &before.endpoints {
+                space.slice_out(name, &endpoint.name);
+            }
+            if space.is_empty() {
+                self.spaces.remove(&*before.namespace);
+            }
+        }
+        Some(before)
+    }
+
     /// References of all objects.
     pub fn references(&self) -> impl Iterator<Item = ObjectRef> + '_ {
         let reference = |kind, namespace: Option<&str>, name: &str| {
@@ -137,14 +159,17 @@ impl Index {
         let theirs = self.cilium_identities.keys().map(numbered(ObjectKind::CiliumIdentity));
         let spaced = self.spaces.iter().flat_map(move |(namespace, space)| {
             let within = move |kind| move |name: &String| reference(kind, Some(namespace), name);
-            let object = space.object.iter().map(move |_| reference(ObjectKind::Namespace, None, namespace));
+            let object =
+                space.object().into_iter().map(move |_| reference(ObjectKind::Namespace, None, namespace));
             object
-                .chain(space.services.keys().map(within(ObjectKind::Service)))
-                .chain(space.slices.keys().map(within(ObjectKind::EndpointSlice)))
-                .chain(space.pods.keys().map(within(ObjectKind::Pod)))
-                .chain(space.endpoints.keys().map(within(ObjectKind::CiliumEndpoint)))
+                .chain(space.services().keys().map(within(ObjectKind::Service)))
+                .chain(space.slices().keys().map(within(ObjectKind::EndpointSlice)))
+                .chain(space.pods().keys().map(within(ObjectKind::Pod)))
+                .chain(space.endpoints().keys().map(within(ObjectKind::CiliumEndpoint)))
         });
-        nodes.chain(cilium_nodes).chain(ours).chain(theirs).chain(spaced)
+        let slices = self.cilium_slices.keys();
+        let slices = slices.map(move |name| reference(ObjectKind::CiliumEndpointSlice, None, name));
+        nodes.chain(cilium_nodes).chain(ours).chain(theirs).chain(slices).chain(spaced)
     }
 
     /// The namespace with what is in it.
@@ -159,17 +184,17 @@ impl Index {
 
     /// A service.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
-        self.space(namespace)?.services.get(name)
+        self.space(namespace)?.services().get(name)
     }
 
     /// An endpoint slice.
     pub fn slice(&self, namespace: &str, name: &str) -> Option<&Arc<EndpointSlice>> {
-        self.space(namespace)?.slices.get(name)
+        self.space(namespace)?.slices().get(name)
     }
 
     /// A pod.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
-        self.space(namespace)?.pods.get(name)
+        self.space(namespace)?.pods().get(name)
     }
 
     /// A node as Cilium has it.
@@ -177,9 +202,15 @@ impl Index {
         self.cilium_nodes.get(name)
     }
 
-    /// An endpoint of Cilium.
+    /// An endpoint of Cilium: its own object, else what the first slice by name says of it.
     pub fn cilium_endpoint(&self, namespace: &str, name: &str) -> Option<&Arc<CiliumEndpoint>> {
-        self.space(namespace)?.endpoints.get(name)
+        self.space(namespace)?.endpoint(name)
+    }
+
+    /// The endpoints that slices tell of, by namespace and name; one of several slices comes several times.
+    pub fn sliced(&self) -> impl Iterator<Item = (&str, &str)> {
+        let endpoints = self.cilium_slices.values().flat_map(|slice| &slice.endpoints);
+        endpoints.map(|endpoint| (&*endpoint.namespace, &*endpoint.name))
     }
 
     /// The identities of Cilium, by number.
@@ -203,117 +234,20 @@ impl Index {
         let custom = [
             (ObjectKind::MeshIdentity, self.mesh_identities.len()),
             (ObjectKind::CiliumIdentity, self.cilium_identities.len()),
-            (ObjectKind::CiliumEndpoint, sum(|space| space.endpoints.len())),
+            (ObjectKind::CiliumEndpoint, sum(|space| space.endpoints().len())),
             (ObjectKind::CiliumNode, self.cilium_nodes.len()),
+            (ObjectKind::CiliumEndpointSlice, self.cilium_slices.len()),
         ];
         let mut counts = BTreeMap::from([
-            (ObjectKind::Namespace, sum(|space| usize::from(space.object.is_some()))),
+            (ObjectKind::Namespace, sum(|space| usize::from(space.object().is_some()))),
             (ObjectKind::Node, self.nodes.len()),
-            (ObjectKind::Service, sum(|space| space.services.len())),
-            (ObjectKind::EndpointSlice, sum(|space| space.slices.len())),
-            (ObjectKind::Pod, sum(|space| space.pods.len())),
+            (ObjectKind::Service, sum(|space| space.services().len())),
+            (ObjectKind::EndpointSlice, sum(|space| space.slices().len())),
+            (ObjectKind::Pod, sum(|space| space.pods().len())),
         ]);
         counts.extend(custom.into_iter().filter(|(_, count)| *count > 0));
         counts
     }
-}
-
-impl Space {
-    /// The Namespace object, if it is known.
-    pub fn object(&self) -> Option<&Namespace> {
-        self.object.as_deref()
-    }
-
-    /// The services, by name.
-    pub fn services(&self) -> &BTreeMap<String, Arc<Service>> {
-        &self.services
-    }
-
-    /// The endpoint slices, by name.
-    pub fn slices(&self) -> &BTreeMap<String, Arc<EndpointSlice>> {
-        &self.slices
-    }
-
-    /// The pods, by name.
-    pub fn pods(&self) -> &BTreeMap<String, Arc<Pod>> {
-        &self.pods
-    }
-
-    /// The endpoints of Cilium, by name.
-    pub fn endpoints(&self) -> &BTreeMap<String, Arc<CiliumEndpoint>> {
-        &self.endpoints
-    }
-
-    /// The endpoint slices that say they belong to `service`, in the order of their names.
-    pub fn slices_of<'a>(&'a self, service: &str) -> impl Iterator<Item = (&'a str, &'a EndpointSlice)> {
-        let names = self.slices_of.get(service).into_iter().flatten();
-        names.filter_map(|name| self.slices.get(name).map(|slice| (name.as_str(), &**slice)))
-    }
-
-    fn insert(&mut self, name: String, body: Body) -> Option<Body> {
-        match body {
-            Body::Service(service) => self.services.insert(name, service).map(Body::Service),
-            Body::Pod(pod) => self.pods.insert(name, pod).map(Body::Pod),
-            Body::CiliumEndpoint(endpoint) => self.endpoints.insert(name, endpoint).map(Body::CiliumEndpoint),
-            Body::EndpointSlice(slice) => {
-                let service = owner(&slice).map(str::to_owned);
-                let before = self.slices.insert(name.clone(), slice);
-                self.unlink(&name, before.as_deref());
-                if let Some(service) = service {
-                    self.slices_of.entry(service).or_default().insert(name);
-                }
-                before.map(Body::EndpointSlice)
-            }
-            Body::Node(_)
-            | Body::Namespace(_)
-            | Body::MeshIdentity(_)
-            | Body::CiliumIdentity(_)
-            | Body::CiliumNode(_) => None,
-        }
-    }
-
-    fn remove(&mut self, reference: &ObjectRef) -> Option<Body> {
-        let name = reference.name();
-        match reference.kind() {
-            ObjectKind::Namespace => self.object.take().map(Body::Namespace),
-            ObjectKind::Service => self.services.remove(name).map(Body::Service),
-            ObjectKind::Pod => self.pods.remove(name).map(Body::Pod),
-            ObjectKind::EndpointSlice => {
-                let before = self.slices.remove(name);
-                self.unlink(name, before.as_deref());
-                before.map(Body::EndpointSlice)
-            }
-            ObjectKind::CiliumEndpoint => self.endpoints.remove(name).map(Body::CiliumEndpoint),
-            ObjectKind::Node
-            | ObjectKind::MeshIdentity
-            | ObjectKind::CiliumIdentity
-            | ObjectKind::CiliumNode => None,
-        }
-    }
-
-    fn unlink(&mut self, name: &str, slice: Option<&EndpointSlice>) {
-        let Some(service) = slice.and_then(owner) else { return };
-        if let Some(names) = self.slices_of.get_mut(service) {
-            names.remove(name);
-            if names.is_empty() {
-                self.slices_of.remove(service);
-            }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.object.is_none()
-            && self.services.is_empty()
-            && self.slices.is_empty()
-            && self.pods.is_empty()
-            && self.endpoints.is_empty()
-    }
-}
-
-/// The service that a slice says it belongs to.
-pub fn owner(slice: &EndpointSlice) -> Option<&str> {
-    let label = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?;
-    (!label.is_empty()).then_some(label.as_str())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! * [`hub`]: the one task that owns the exporter and writes its deltas, one revision a batch.
 //! * [`serve`]: connections: who is it, what may it read.
 //! * [`peer_filters`]: which part of the records a peer is shown.
+//! * [`policy`]: which policies could not be enforced as they are written.
 //! * [`resources`]: custom resources, which say what peers there are and what they are shown.
 //! * [`peers`]: the peers that the hub itself follows, whoever names them.
 //! * [`remote_slices`]: endpoint slices of other clusters' backends, written into the own cluster.
@@ -31,6 +32,7 @@ pub mod index;
 pub mod object;
 pub mod peer_filters;
 pub mod peers;
+pub mod policy;
 pub mod remote_slices;
 pub mod resources;
 pub mod serve;

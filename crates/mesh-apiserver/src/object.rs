@@ -1,12 +1,16 @@
 //! The Kubernetes objects that a mesh is made of, from whatever source.
 
 pub mod cilium;
+pub mod endpoint_slice;
 pub mod identity;
 pub mod pod;
+pub mod policy;
 
 pub use cilium::{CiliumEndpoint, CiliumIdentity, CiliumNode};
+pub use endpoint_slice::CiliumEndpointSlice;
 pub use identity::MeshIdentity;
 pub use pod::Pod;
+pub use policy::Policy;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +34,10 @@ pub enum ObjectKind {
     CiliumIdentity,
     CiliumEndpoint,
     CiliumNode,
+    CiliumEndpointSlice,
+    NetworkPolicy,
+    CiliumNetworkPolicy,
+    CiliumClusterwideNetworkPolicy,
 }
 
 /// Which object: kind, namespace (empty for kinds that have none) and name. Namespace and name are sound
@@ -61,6 +69,8 @@ pub enum Body {
     CiliumIdentity(Arc<CiliumIdentity>),
     CiliumEndpoint(Arc<CiliumEndpoint>),
     CiliumNode(Arc<CiliumNode>),
+    CiliumEndpointSlice(Arc<CiliumEndpointSlice>),
+    Policy(Arc<Policy>),
 }
 
 /// Why an object cannot be used at all.
@@ -77,11 +87,20 @@ impl ObjectKind {
     pub const ALL: [Self; 5] = [Self::Namespace, Self::Node, Self::Service, Self::EndpointSlice, Self::Pod];
 
     /// The kinds that an API server may have besides: our own, and those of Cilium.
-    pub const CUSTOM: [Self; 4] =
-        [Self::MeshIdentity, Self::CiliumIdentity, Self::CiliumEndpoint, Self::CiliumNode];
+    pub const CUSTOM: [Self; 5] = [
+        Self::MeshIdentity,
+        Self::CiliumIdentity,
+        Self::CiliumEndpoint,
+        Self::CiliumNode,
+        Self::CiliumEndpointSlice,
+    ];
 
-    /// The kinds of Cilium that are read where it runs.
+    /// The kinds that Cilium has wherever it runs.
     pub const CILIUM: [Self; 3] = [Self::CiliumIdentity, Self::CiliumEndpoint, Self::CiliumNode];
+
+    /// Policies: looked at and counted; no record is made of them, and they are in no index.
+    pub const POLICIES: [Self; 3] =
+        [Self::NetworkPolicy, Self::CiliumNetworkPolicy, Self::CiliumClusterwideNetworkPolicy];
 
     /// The kind as it stands in an object.
     pub fn as_str(self) -> &'static str {
@@ -95,6 +114,10 @@ impl ObjectKind {
             Self::CiliumIdentity => "CiliumIdentity",
             Self::CiliumEndpoint => "CiliumEndpoint",
             Self::CiliumNode => "CiliumNode",
+            Self::CiliumEndpointSlice => "CiliumEndpointSlice",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
         }
     }
 
@@ -113,7 +136,13 @@ impl ObjectKind {
     fn is_namespaced(self) -> bool {
         !matches!(
             self,
-            Self::Namespace | Self::Node | Self::MeshIdentity | Self::CiliumIdentity | Self::CiliumNode
+            Self::Namespace
+                | Self::Node
+                | Self::MeshIdentity
+                | Self::CiliumIdentity
+                | Self::CiliumNode
+                | Self::CiliumEndpointSlice
+                | Self::CiliumClusterwideNetworkPolicy
         )
     }
 }
@@ -224,6 +253,10 @@ impl TryFrom<Body> for Object {
                 (ObjectKind::CiliumEndpoint, names)
             }
             Body::CiliumNode(object) => (ObjectKind::CiliumNode, named(&object.metadata)),
+            Body::CiliumEndpointSlice(object) => {
+                (ObjectKind::CiliumEndpointSlice, (None, Some(object.name.to_string())))
+            }
+            Body::Policy(object) => (object.kind, (object.namespace.clone(), object.name.clone())),
         };
         let reference = ObjectRef::new(kind, namespace.as_deref(), name.as_deref().unwrap_or_default())?;
         Ok(Self { reference: Arc::new(reference), body })

@@ -18,16 +18,18 @@ fn definitions() -> Vec<Value> {
         ("CiliumEndpoint", "ciliumendpoints", "Namespaced"),
         ("CiliumNode", "ciliumnodes", "Cluster"),
     ];
-    let definition = |(kind, plural, scope): (&str, &str, &str)| {
-        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        let below = if kind == "CiliumEndpoint" { json!({"status": {}}) } else { json!({}) };
-        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{plural}.cilium.io")},
-            "spec": {"group": "cilium.io", "scope": scope, "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind},
-                "versions": [{"name": "v2", "served": true, "storage": true,
-                    "subresources": below, "schema": {"openAPIV3Schema": schema}}]}})
-    };
-    kinds.map(definition).to_vec()
+    kinds.map(|(kind, plural, scope)| definition(kind, plural, scope, "v2")).to_vec()
+}
+
+/// A definition of Cilium's group: any content.
+pub(crate) fn definition(kind: &str, plural: &str, scope: &str, version: &str) -> Value {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let below = if kind == "CiliumEndpoint" { json!({"status": {}}) } else { json!({}) };
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.cilium.io")},
+        "spec": {"group": "cilium.io", "scope": scope, "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind},
+            "versions": [{"name": version, "served": true, "storage": true,
+                "subresources": below, "schema": {"openAPIV3Schema": schema}}]}})
 }
 
 fn identity(number: u32, app: &str) -> Value {
@@ -41,6 +43,16 @@ fn endpoint(name: &str, number: u32, address: &str) -> Value {
         "status": {"id": 7, "identity": {"id": number}, "networking": {"addressing": [{"ipv4": address}], "node": "172.30.1.1"},
             "encryption": {"key": 3}, "service-account": "default", "state": "ready",
             "named-ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}})
+}
+
+fn packed(name: &str, endpoints: &[(&str, u32, &str)]) -> Value {
+    let one = |(name, number, address): &(&str, u32, &str)| {
+        json!({"name": name, "id": number, "service-account": "default", "encryption": {"key": 3},
+            "networking": {"addressing": [{"ipv4": address}], "node": "172.30.1.1"},
+            "named-ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]})
+    };
+    json!({"apiVersion": "cilium.io/v2alpha1", "kind": "CiliumEndpointSlice", "metadata": {"name": name},
+        "namespace": "shop", "endpoints": endpoints.iter().map(one).collect::<Vec<_>>()})
 }
 
 fn cilium_node(number: u8) -> Value {
@@ -199,5 +211,54 @@ async fn it_may_come_later() -> Result<()> {
         hub.publishes("endpoints", |records| has(records, &format!("{ADDRESSES}10.7.0.10"))).await?;
     lacks(&records, &format!("{ADDRESSES}10.1.1.1"))?;
     assert_eq!(records.keys().filter(|key| key.starts_with(IDENTITIES)).count(), 2);
+    ground.nothing_unsupported()
+}
+
+/// Where its operator packs endpoints together: what slices alone tell of is published as its own object would be.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_in_slices_are_published_too() -> Result<()> {
+    let ground = Ground::over(KubeApi::start().await?)?;
+    ground.apply(definitions()).await?;
+    ground.apply([definition("CiliumEndpointSlice", "ciliumendpointslices", "Cluster", "v2alpha1")]).await?;
+    ground.apply(cluster()).await?;
+    let identities = [identity(65_600, "cart"), identity(65_601, "cash")];
+    ground
+        .apply(identities.into_iter().chain([cilium_node(1), endpoint("cart-0", 65_600, "10.7.0.10")]))
+        .await?;
+    let (cart, cash, late) =
+        (("cart-0", 65_601, "10.7.0.99"), ("cash-0", 65_601, "10.7.0.11"), ("late-0", 65_600, "10.7.0.12"));
+    ground.apply([packed("ces-a", &[cart, cash])]).await?;
+    let mut hub = ground.hub("slices")?;
+    hub.ready().await?;
+    let first = hub.publishes("both", |records| {
+        has(records, &format!("{ADDRESSES}10.7.0.10"))?;
+        has(records, &format!("{ADDRESSES}10.7.0.11"))
+    });
+    let first = first.await?;
+    lacks(&first, &format!("{ADDRESSES}10.7.0.99"))?;
+    let expected = concat!(
+        r#"{"IP":"10.7.0.11","Mask":null,"HostIP":"172.30.1.1","ID":65601,"Key":3,"Metadata":"","K8sNamespace":"shop","#,
+        r#""K8sPodName":"cash-0","K8sServiceAccount":"default","NamedPorts":[{"Name":"http","Port":8080,"Protocol":"TCP"}]}"#
+    );
+    assert_eq!(value(&first, &format!("{ADDRESSES}10.7.0.11")), expected);
+
+    // It moves to another slice: no record changes for it.
+    ground.apply([packed("ces-b", &[cash, late]), packed("ces-a", &[])]).await?;
+    let second =
+        hub.publishes("what is new", |records| has(records, &format!("{ADDRESSES}10.7.0.12"))).await?;
+    let moved = format!("{ADDRESSES}10.7.0.11");
+    assert_eq!(second.get(&moved), first.get(&moved));
+    // The object of its own is gone, and no slice tells of it.
+    ground.delete(&endpoint("cart-0", 0, "")).await?;
+    ground.apply([packed("ces-b", &[late])]).await?;
+    let third = hub.publishes("what is gone", |records| {
+        lacks(records, &format!("{ADDRESSES}10.7.0.10"))?;
+        lacks(records, &moved)
+    });
+    let third = third.await?;
+    hub.kill().await?;
+    hub.start()?;
+    hub.ready().await?;
+    assert_eq!(hub.records().await?, third);
     ground.nothing_unsupported()
 }

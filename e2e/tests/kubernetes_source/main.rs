@@ -8,6 +8,7 @@ mod identities;
 mod leader_election;
 mod objects;
 mod peers;
+mod policies;
 mod remote_slices;
 mod rules;
 

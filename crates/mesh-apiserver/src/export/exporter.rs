@@ -1,13 +1,13 @@
 //! Which part depends on which object, and what changed.
 
 mod numbered;
+mod sliced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Service;
 use topology::cluster::MaxClusters;
 use topology::record::config::ClusterConfig;
 use topology::record::key;
@@ -20,7 +20,7 @@ use crate::finding::{Finding, Reason};
 use crate::identity::allocator::ALLOCATIONS;
 use crate::identity::{Allocator, LabelFilter, Numbering, Registry};
 use crate::index::{Change, Index, owner};
-use crate::object::{Body, Object, ObjectKind, ObjectRef, Pod};
+use crate::object::{Body, Object, ObjectKind, ObjectRef};
 
 /// Keeps what is published in step with the objects.
 ///
@@ -139,6 +139,7 @@ impl Exporter {
     pub fn reset(&mut self, objects: impl IntoIterator<Item = Object>) -> Delta {
         let mut dirty = Dirty::default();
         let before: Vec<ObjectRef> = self.index.references().collect();
+        dirty.sliced(&self.index);
         self.index = Index::default();
         for object in objects {
             self.index.apply(Change::Apply(object));
@@ -223,7 +224,12 @@ impl Exporter {
                     self.number_changed(identity, dirty);
                 }
             }
-            ObjectKind::CiliumEndpoint | ObjectKind::CiliumNode => {}
+            ObjectKind::CiliumEndpointSlice => dirty.slice(before.as_ref(), after.as_ref()),
+            ObjectKind::CiliumEndpoint
+            | ObjectKind::CiliumNode
+            | ObjectKind::NetworkPolicy
+            | ObjectKind::CiliumNetworkPolicy
+            | ObjectKind::CiliumClusterwideNetworkPolicy => {}
         }
     }
 
@@ -239,7 +245,7 @@ impl Exporter {
             return;
         }
         for (name, service) in self.index.space(namespace).into_iter().flat_map(|space| space.services()) {
-            let Some(selector) = selector(service) else { continue };
+            let Some(selector) = service::selector(service) else { continue };
             if [&before, &after].into_iter().flatten().any(|labels| service::selects(selector, Some(labels)))
             {
                 dirty.parts.insert(Part::Service(namespace.to_owned(), name.clone()));
@@ -471,13 +477,13 @@ impl Exporter {
         let value = local::value(service_name, object, sharing, published, own, &mut output.findings);
         // Where Cilium runs, pods are not read.
         let tells = self.numbering != Numbering::Cilium && value.backends.is_empty();
-        if let Some(selector) = selector(object).filter(|_| tells) {
+        if let Some(selector) = service::selector(object).filter(|_| tells) {
             let has_endpoints =
                 space.slices_of(name).any(|(_, slice)| slice.endpoints.iter().flatten().next().is_some());
-            if !has_endpoints && !selects_any(selector, space.pods().values().map(|pod| &**pod)) {
+            if !has_endpoints && !service::selects_any(selector, space.pods().values().map(|pod| &**pod)) {
                 output.findings.push(
                     Finding::info(Reason::SelectorMatchesNothing, &label)
-                        .found(format_args!("selector {} matches no pod", selector_text(selector)))
+                        .found(format_args!("selector {} matches no pod", service::selector_text(selector)))
                         .expected(format_args!(
                             "a pod of namespace {namespace} with these labels, or endpoint slices"
                         ))
@@ -558,7 +564,12 @@ impl Dirty {
             ObjectKind::CiliumIdentity => {
                 reference.identity().is_some_and(|identity| self.parts.insert(Part::Identity(identity)))
             }
-            ObjectKind::Namespace | ObjectKind::MeshIdentity => false,
+            ObjectKind::Namespace
+            | ObjectKind::MeshIdentity
+            | ObjectKind::CiliumEndpointSlice
+            | ObjectKind::NetworkPolicy
+            | ObjectKind::CiliumNetworkPolicy
+            | ObjectKind::CiliumClusterwideNetworkPolicy => false,
         };
     }
 
@@ -581,7 +592,7 @@ impl Dirty {
 
 fn names_within(space: &crate::index::Space) -> [(ObjectKind, Vec<&String>); 4] {
     [
-        (ObjectKind::CiliumEndpoint, space.endpoints().keys().collect()),
+        (ObjectKind::CiliumEndpoint, space.endpoint_names().collect()),
         (ObjectKind::Service, space.services().keys().collect()),
         (ObjectKind::EndpointSlice, space.slices().keys().collect()),
         (ObjectKind::Pod, space.pods().keys().collect()),
@@ -610,18 +621,6 @@ fn forget<K: Ord, V, R>(
 
 fn allocation(identity: Identity, labels: &Labels) -> (String, Bytes) {
     (format!("{ALLOCATIONS}{identity}"), Bytes::from(labels.to_string()))
-}
-
-fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
-    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
-}
-
-fn selects_any<'a>(selector: &BTreeMap<String, String>, mut pods: impl Iterator<Item = &'a Pod>) -> bool {
-    pods.any(|pod| service::selects(selector, Some(&pod.labels)))
-}
-
-fn selector_text(selector: &BTreeMap<String, String>) -> String {
-    selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// The numbers that a cluster's allocator may give.

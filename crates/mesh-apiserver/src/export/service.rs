@@ -14,6 +14,7 @@ use topology::record::service::{ForZone, PortValue, Ports, ServiceValue, ZoneVal
 
 use super::Cluster;
 use crate::finding::{Finding, Reason};
+use crate::object::Pod;
 
 /// The label that marks a service as headless, with any value.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
@@ -191,4 +192,19 @@ fn add_backend(value: &mut ServiceValue, address: IpAddr, endpoint: &Endpoint, p
 /// Whether the labels of a pod are what a service's selector asks for.
 pub fn selects(selector: &BTreeMap<String, String>, labels: Option<&BTreeMap<String, String>>) -> bool {
     selector.iter().all(|(key, value)| labels.is_some_and(|labels| labels.get(key) == Some(value)))
+}
+
+/// Whether any of these pods is selected.
+pub fn selects_any<'a>(selector: &BTreeMap<String, String>, mut pods: impl Iterator<Item = &'a Pod>) -> bool {
+    pods.any(|pod| selects(selector, Some(&pod.labels)))
+}
+
+/// The selector of a service, if it selects by labels.
+pub fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// A selector as kubectl writes it.
+pub fn selector_text(selector: &BTreeMap<String, String>) -> String {
+    selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }

@@ -63,9 +63,13 @@ fn records(kind: ObjectKind) -> &'static [Kind] {
         ObjectKind::Namespace => &Kind::ALL,
         ObjectKind::Node | ObjectKind::CiliumNode => &[Kind::Nodes],
         ObjectKind::CiliumIdentity => &[Kind::Identities],
-        ObjectKind::CiliumEndpoint => &[Kind::Ip],
+        ObjectKind::CiliumEndpoint | ObjectKind::CiliumEndpointSlice => &[Kind::Ip],
         // Without them the store remembers.
         ObjectKind::MeshIdentity => &[],
+        // Of policies nothing is published.
+        ObjectKind::NetworkPolicy
+        | ObjectKind::CiliumNetworkPolicy
+        | ObjectKind::CiliumClusterwideNetworkPolicy => &[],
         ObjectKind::Service | ObjectKind::EndpointSlice => &[Kind::Services, Kind::EndpointSlices],
         ObjectKind::Pod => &[Kind::Identities, Kind::Ip],
     }

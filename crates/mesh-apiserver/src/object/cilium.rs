@@ -168,15 +168,15 @@ struct RawEndpointIdentity {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct RawNetworking {
+pub(super) struct RawNetworking {
     #[serde(deserialize_with = "nullable")]
     addressing: Vec<Pair>,
-    node: String,
+    pub(super) node: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct RawPort {
+pub(super) struct RawPort {
     name: String,
     port: i64,
     protocol: String,
@@ -204,20 +204,13 @@ impl From<RawEndpoint> for CiliumEndpoint {
         let RawEndpoint { metadata, status } = raw;
         let boxed = |text: Option<String>| text.unwrap_or_default().into_boxed_str();
         let networking = status.networking.unwrap_or_default();
-        let pairs = networking.addressing.iter().flat_map(|pair| [&pair.ipv4, &pair.ipv6]);
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in pairs.filter_map(|text| parse_address(text)) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
         let identity = status.identity.and_then(|identity| u32::try_from(identity.id).ok());
         Self {
             namespace: boxed(metadata.namespace),
             name: boxed(metadata.name),
             created: metadata.creation_timestamp.map(|time| time.0),
             identity,
-            addresses: addresses.into_boxed_slice(),
+            addresses: networking.addresses(),
             host: parse_address(&networking.node),
             key: key(&status.encryption),
             service_account: Some(status.service_account)
@@ -228,19 +221,33 @@ impl From<RawEndpoint> for CiliumEndpoint {
     }
 }
 
+impl RawNetworking {
+    /// Those that are addresses, each once, in their order.
+    pub(super) fn addresses(&self) -> Box<[IpAddr]> {
+        let pairs = self.addressing.iter().flat_map(|pair| [&pair.ipv4, &pair.ipv6]);
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in pairs.filter_map(|text| parse_address(text)) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses.into_boxed_slice()
+    }
+}
+
 /// The index of a key as it is published, cut to eight bits as in stock.
 pub fn key(encryption: &Encryption) -> u8 {
     encryption.key.to_le_bytes()[0]
 }
 
-fn named_port(port: RawPort) -> Option<NamedPort> {
+pub(super) fn named_port(port: RawPort) -> Option<NamedPort> {
     let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
     let protocol = Protocol::from_kubernetes(&port.protocol)?;
     Some(NamedPort { name: port.name, port: number, protocol: protocol.as_str().to_owned() })
 }
 
 /// A member that may be `null`, which then is as if it were absent.
-fn nullable<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+pub(super) fn nullable<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)

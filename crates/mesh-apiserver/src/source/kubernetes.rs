@@ -13,7 +13,7 @@
 //! * [`access`]: kubeconfig or service account.
 //! * [`contact`]: requests counted, signs of life.
 //! * [`served`]: which kinds there are besides those of Kubernetes itself; [`custom`]: those that are followed.
-//! * [`kept`]: what is kept of an object.
+//! * [`kept`]: what is kept of an object; [`policies`]: of policies nearly nothing.
 //! * [`mod@follow`]: one kind, whatever happens.
 //! * [`known`], [`assembly`]: what follows from an event; pure.
 //! * [`trouble`]: errors as findings.
@@ -27,6 +27,7 @@ pub mod follow;
 pub mod kept;
 pub mod known;
 pub mod metrics;
+pub mod policies;
 pub mod served;
 pub mod trouble;
 
@@ -49,6 +50,7 @@ use self::contact::Contact;
 use self::follow::{News, follow};
 use self::kept::Kept;
 use self::metrics::Contacts;
+use self::policies::{ClusterwidePolicy, NamespacedPolicy, StandardPolicy};
 use self::served::{CiliumChoice, Served, discover};
 use self::trouble::Trouble;
 use super::{KindStatus, SourceEvent, SourceStatus, SourceUpdate};
@@ -57,6 +59,7 @@ use crate::finding::{Finding, Reason};
 use crate::identity::registrar::Registrar;
 use crate::object::ObjectKind;
 use crate::object::cilium::{CiliumNode, RawEndpoint, RawIdentity};
+use crate::object::endpoint_slice::RawEndpointSlice;
 use crate::object::identity::RawMeshIdentity;
 
 /// A Kubernetes API server as a source of objects. What follows it ends with this.
@@ -117,6 +120,7 @@ impl KubernetesSource {
         source.follow::<Node>()?;
         source.follow::<Service>()?;
         source.follow::<EndpointSlice>()?;
+        source.follow::<StandardPolicy>()?;
         // Pods only where Cilium does not run.
         Ok(source)
     }
@@ -139,6 +143,14 @@ impl KubernetesSource {
             self.follow::<RawIdentity>()?;
             self.follow::<RawEndpoint>()?;
             self.follow::<CiliumNode>()?;
+        }
+        if served.cilium_slices && !had.cilium_slices {
+            self.assembly.expect([ObjectKind::CiliumEndpointSlice]);
+            self.follow::<RawEndpointSlice>()?;
+        }
+        if served.cilium_policies && !had.cilium_policies {
+            self.follow::<NamespacedPolicy>()?;
+            self.follow::<ClusterwidePolicy>()?;
         }
         match (before, served.cilium) {
             (None, true) => self.assembly.expect_no(ObjectKind::Pod),
@@ -210,6 +222,8 @@ impl KubernetesSource {
 
     fn take(&mut self, kind: ObjectKind, news: News) {
         match news {
+            // Counted by its contact; no record is made of it.
+            News::Changes { .. } if ObjectKind::POLICIES.contains(&kind) => {}
             News::Changes { changes, listed } => self.assembly.take(kind, changes, listed),
             News::Odd(findings) => drop(self.odd.insert(kind, findings)),
             News::Trouble(Some(trouble)) => {
@@ -239,10 +253,12 @@ impl KubernetesSource {
 
     fn status(&self) -> SourceStatus {
         let kind = |(kind, contact): (ObjectKind, &Arc<Contact>)| {
+            let lists = contact.relists.load(Ordering::Relaxed);
+            let is_policy = ObjectKind::POLICIES.contains(&kind);
             let status = KindStatus {
                 objects: contact.objects.load(Ordering::Relaxed),
-                listed: self.assembly.is_listed(kind),
-                lists: contact.relists.load(Ordering::Relaxed),
+                listed: self.assembly.is_listed(kind) || is_policy && lists > 0,
+                lists,
                 heard: contact.silence().and_then(|silence| {
                     let heard = Timestamp::now() - SignedDuration::try_from(silence).ok()?;
                     heard.round(jiff::Unit::Second).ok()

@@ -84,6 +84,7 @@ impl Exporter {
         for reference in self.index.references() {
             dirty.object(&reference);
         }
+        dirty.sliced(&self.index);
         self.registry = Registry::default();
         self.identities.unreserve_all();
         self.open.clear();

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::object::Pod;
 
 fn exporter() -> Exporter {
     Exporter::new(Cluster::north(), Allocator::new(identity_range(&Cluster::north())))

@@ -84,10 +84,11 @@ impl Assembly {
 
     /// Whether Cilium's kinds have all been listed, or are denied, for the first time. From then on they count.
     fn cilium_arrives(&mut self) -> bool {
-        let known = |kind: &ObjectKind| {
-            self.expected.contains(kind) && (!self.unlisted.contains(kind) || self.denied.contains(kind))
-        };
-        let arrives = !self.cilium && ObjectKind::CILIUM.iter().all(known);
+        let told = |kind: &ObjectKind| !self.unlisted.contains(kind) || self.denied.contains(kind);
+        let known = |kind: &ObjectKind| self.expected.contains(kind) && told(kind);
+        // Slices count where there are such objects at all.
+        let slices = told(&ObjectKind::CiliumEndpointSlice);
+        let arrives = !self.cilium && slices && ObjectKind::CILIUM.iter().all(known);
         self.cilium |= arrives;
         arrives
     }
@@ -152,6 +153,7 @@ impl Assembly {
     pub fn missing(&self) -> BTreeSet<ObjectKind> {
         let counts = |kind: &&ObjectKind| match kind {
             ObjectKind::MeshIdentity => false,
+            ObjectKind::CiliumEndpointSlice => self.cilium,
             kind => self.cilium || !ObjectKind::CILIUM.contains(kind),
         };
         self.unlisted.iter().filter(counts).copied().collect()

@@ -9,6 +9,7 @@ use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 
 use super::kept::Kept;
 use crate::object::cilium::{RawEndpoint, RawIdentity};
+use crate::object::endpoint_slice::RawEndpointSlice;
 use crate::object::identity::RawMeshIdentity;
 use crate::object::{Body, CiliumNode, ObjectKind};
 use mesh_resources::mesh_identity;
@@ -16,6 +17,7 @@ use mesh_resources::mesh_identity;
 /// The group of Cilium's kinds.
 pub const CILIUM: &str = "cilium.io";
 
+/// What the API server calls a kind that is not in `k8s-openapi`, or is decoded in a way of our own.
 macro_rules! resource {
     ($type:ty, $scope:ty, $kind:expr, $group:expr, $version:expr, $plural:expr) => {
         impl Resource for $type {
@@ -61,6 +63,16 @@ resource!(RawIdentity, ClusterResourceScope, ObjectKind::CiliumIdentity, CILIUM,
 resource!(RawEndpoint, NamespaceResourceScope, ObjectKind::CiliumEndpoint, CILIUM, "v2", "ciliumendpoints");
 resource!(CiliumNode, ClusterResourceScope, ObjectKind::CiliumNode, CILIUM, "v2", "ciliumnodes");
 
+resource!(
+    RawEndpointSlice,
+    ClusterResourceScope,
+    ObjectKind::CiliumEndpointSlice,
+    CILIUM,
+    "v2alpha1",
+    "ciliumendpointslices"
+);
+pub(super) use resource;
+
 impl Kept for RawMeshIdentity {
     const KIND: ObjectKind = ObjectKind::MeshIdentity;
 
@@ -82,6 +94,14 @@ impl Kept for RawEndpoint {
 
     fn keep(self) -> Body {
         Body::CiliumEndpoint(Arc::new(self.into()))
+    }
+}
+
+impl Kept for RawEndpointSlice {
+    const KIND: ObjectKind = ObjectKind::CiliumEndpointSlice;
+
+    fn keep(self) -> Body {
+        Body::CiliumEndpointSlice(Arc::new(self.into()))
     }
 }
 

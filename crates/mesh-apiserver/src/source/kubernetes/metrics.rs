@@ -20,7 +20,7 @@ pub struct Contacts(Arc<[(ObjectKind, Arc<Contact>)]>);
 
 impl Default for Contacts {
     fn default() -> Self {
-        let kinds = ObjectKind::ALL.into_iter().chain(ObjectKind::CUSTOM);
+        let kinds = ObjectKind::ALL.into_iter().chain(ObjectKind::CUSTOM).chain(ObjectKind::POLICIES);
         Self(kinds.map(|kind| (kind, Arc::default())).collect())
     }
 }

@@ -17,6 +17,10 @@ use mesh_resources::mesh_identity;
 pub struct Served {
     /// The kinds of Cilium that are read where it runs.
     pub cilium: bool,
+    /// Cilium's endpoint slices; the kind is there also where Cilium was not told to use it.
+    pub cilium_slices: bool,
+    /// Cilium's policies.
+    pub cilium_policies: bool,
     /// Our own identities.
     pub mesh_identities: bool,
 }
@@ -43,11 +47,15 @@ pub async fn discover(client: Client, choice: CiliumChoice, news: mpsc::Sender<S
                 let before = told.unwrap_or_default();
                 let now = Served {
                     cilium: found.cilium || before.cilium,
+                    cilium_slices: found.cilium_slices || before.cilium_slices,
+                    cilium_policies: found.cilium_policies || before.cilium_policies,
                     mesh_identities: found.mesh_identities || before.mesh_identities,
                 };
                 if told != Some(now) {
                     info!(
                         cilium = now.cilium,
+                        cilium_slices = now.cilium_slices,
+                        cilium_policies = now.cilium_policies,
                         mesh_identities = now.mesh_identities,
                         "kinds of the API server"
                     );
@@ -66,16 +74,20 @@ pub async fn discover(client: Client, choice: CiliumChoice, news: mpsc::Sender<S
 }
 
 async fn look(client: &Client, choice: CiliumChoice) -> Result<Served, Error> {
-    let cilium = match choice {
-        CiliumChoice::Auto => {
-            let has = resources(client, "cilium.io/v2").await?;
-            ["ciliumidentities", "ciliumendpoints", "ciliumnodes"].iter().all(|name| has.contains(*name))
+    let mut served = Served::default();
+    if choice == CiliumChoice::Auto {
+        let has = resources(client, "cilium.io/v2").await?;
+        let all = |names: &[&str]| names.iter().all(|name| has.contains(*name));
+        served.cilium = all(&["ciliumidentities", "ciliumendpoints", "ciliumnodes"]);
+        served.cilium_policies = all(&["ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies"]);
+        if served.cilium {
+            let has = resources(client, "cilium.io/v2alpha1").await?;
+            served.cilium_slices = has.contains("ciliumendpointslices");
         }
-        CiliumChoice::Off => false,
-    };
+    }
     let version = format!("{}/{}", mesh_resources::GROUP, mesh_resources::VERSION);
-    let mesh_identities = resources(client, &version).await?.contains(mesh_identity::PLURAL);
-    Ok(Served { cilium, mesh_identities })
+    served.mesh_identities = resources(client, &version).await?.contains(mesh_identity::PLURAL);
+    Ok(served)
 }
 
 async fn resources(client: &Client, version: &str) -> Result<BTreeSet<String>, Error> {

@@ -146,7 +146,7 @@ pub fn findings(server: &str, troubles: &BTreeMap<ObjectKind, Trouble>) -> Vec<F
 
 /// A rule of a ClusterRole that allows what is needed of a kind.
 pub fn rule(kind: ObjectKind) -> String {
-    let (group, resource) = group_resource(kind);
+    let (group, _version, resource) = resource(kind);
     let verbs = match kind {
         ObjectKind::MeshIdentity => "list, watch, create, patch, delete",
         _ => "list, watch",
@@ -155,27 +155,27 @@ pub fn rule(kind: ObjectKind) -> String {
 }
 
 fn served(kind: ObjectKind) -> String {
-    match group_resource(kind) {
-        ("", resource) => format!("{resource} in v1"),
-        (CILIUM, resource) => format!("{resource} in {CILIUM}/v2"),
-        (mesh_resources::GROUP, resource) => {
-            format!("{resource} in {}/{}", mesh_resources::GROUP, mesh_resources::VERSION)
-        }
-        (group, resource) => format!("{resource} in {group}/v1"),
-    }
+    let (group, version, resource) = resource(kind);
+    let slash = if group.is_empty() { "" } else { "/" };
+    format!("{resource} in {group}{slash}{version}")
 }
 
-fn group_resource(kind: ObjectKind) -> (&'static str, &'static str) {
+/// Group, version and plural of a kind.
+fn resource(kind: ObjectKind) -> (&'static str, &'static str, &'static str) {
     match kind {
-        ObjectKind::Namespace => ("", "namespaces"),
-        ObjectKind::Node => ("", "nodes"),
-        ObjectKind::Service => ("", "services"),
-        ObjectKind::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
-        ObjectKind::Pod => ("", "pods"),
-        ObjectKind::MeshIdentity => (mesh_resources::GROUP, mesh_identity::PLURAL),
-        ObjectKind::CiliumIdentity => (CILIUM, "ciliumidentities"),
-        ObjectKind::CiliumEndpoint => (CILIUM, "ciliumendpoints"),
-        ObjectKind::CiliumNode => (CILIUM, "ciliumnodes"),
+        ObjectKind::Namespace => ("", "v1", "namespaces"),
+        ObjectKind::Node => ("", "v1", "nodes"),
+        ObjectKind::Service => ("", "v1", "services"),
+        ObjectKind::EndpointSlice => ("discovery.k8s.io", "v1", "endpointslices"),
+        ObjectKind::Pod => ("", "v1", "pods"),
+        ObjectKind::MeshIdentity => (mesh_resources::GROUP, mesh_resources::VERSION, mesh_identity::PLURAL),
+        ObjectKind::CiliumIdentity => (CILIUM, "v2", "ciliumidentities"),
+        ObjectKind::CiliumEndpoint => (CILIUM, "v2", "ciliumendpoints"),
+        ObjectKind::CiliumNode => (CILIUM, "v2", "ciliumnodes"),
+        ObjectKind::CiliumEndpointSlice => (CILIUM, "v2alpha1", "ciliumendpointslices"),
+        ObjectKind::NetworkPolicy => ("networking.k8s.io", "v1", "networkpolicies"),
+        ObjectKind::CiliumNetworkPolicy => (CILIUM, "v2", "ciliumnetworkpolicies"),
+        ObjectKind::CiliumClusterwideNetworkPolicy => (CILIUM, "v2", "ciliumclusterwidenetworkpolicies"),
     }
 }
 
@@ -188,6 +188,9 @@ fn consequence(kind: ObjectKind) -> &'static str {
         ObjectKind::MeshIdentity => {
             "the numbers of identities are kept in the hub's store alone, and what objects said before stays: losing the \
              store renumbers"
+        }
+        kind if ObjectKind::POLICIES.contains(&kind) => {
+            "they are neither counted nor checked; nothing else depends on them"
         }
         _ => STAYS,
     }

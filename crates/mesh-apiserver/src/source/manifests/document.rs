@@ -5,11 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 use crate::finding::{Finding, Reason};
-use crate::object::cilium::{CiliumNode, RawEndpoint, RawIdentity};
-use crate::object::identity::RawMeshIdentity;
 use crate::object::{Body, Object, ObjectKind};
 
 /// What a file's text holds.
@@ -183,16 +181,10 @@ fn body(kind: ObjectKind, source: Source<'_>) -> Result<Body, Misfit> {
         ObjectKind::EndpointSlice => Body::EndpointSlice(source.into::<EndpointSlice>()?),
         ObjectKind::Pod => Body::Pod(Arc::new(Arc::unwrap_or_clone(source.into::<Pod>()?).into())),
         // Manifests are not asked for these: what a kind means is for `ObjectKind::of` to say.
-        ObjectKind::MeshIdentity => {
-            Body::MeshIdentity(Arc::new(Arc::unwrap_or_clone(source.into::<RawMeshIdentity>()?).into()))
+        other => {
+            let error = format_args!("{} is not read from manifests", other.as_str());
+            return Err(Misfit::Json(serde_json::Error::custom(error)));
         }
-        ObjectKind::CiliumIdentity => {
-            Body::CiliumIdentity(Arc::new(Arc::unwrap_or_clone(source.into::<RawIdentity>()?).into()))
-        }
-        ObjectKind::CiliumEndpoint => {
-            Body::CiliumEndpoint(Arc::new(Arc::unwrap_or_clone(source.into::<RawEndpoint>()?).into()))
-        }
-        ObjectKind::CiliumNode => Body::CiliumNode(source.into::<CiliumNode>()?),
     })
 }
 

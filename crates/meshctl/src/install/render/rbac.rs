@@ -43,6 +43,9 @@ fn rules(values: &Checked) -> Vec<PolicyRule> {
         // The source: docs/kubernetes-source.md.
         rule("", &["namespaces", "nodes", "services", "pods"], READ),
         rule("discovery.k8s.io", &["endpointslices"], READ),
+        // Policies, which are looked at and counted.
+        rule("networking.k8s.io", &["networkpolicies"], READ),
+        rule("cilium.io", &["ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies"], READ),
         // Custom resources, what became of them, and what changed: docs/custom-resources.md.
         rule("isthmus.dev", &["clusterpeers", "failoverpolicies"], READ),
         rule("isthmus.dev", &["clusterpeers/status", "failoverpolicies/status"], &["patch"]),
@@ -50,7 +53,11 @@ fn rules(values: &Checked) -> Vec<PolicyRule> {
     ];
     // Numbers of identities: docs/identities.md.
     rules.push(match values.profile {
-        Profile::Cilium => rule("cilium.io", &["ciliumidentities", "ciliumendpoints", "ciliumnodes"], READ),
+        Profile::Cilium => rule(
+            "cilium.io",
+            &["ciliumidentities", "ciliumendpoints", "ciliumendpointslices", "ciliumnodes"],
+            READ,
+        ),
         Profile::Agent | Profile::Agentless => {
             rule("isthmus.dev", &["meshidentities"], &["list", "watch", "create", "patch", "delete"])
         }
