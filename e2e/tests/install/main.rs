@@ -1,25 +1,17 @@
 //! `meshctl install` and `uninstall` against the small API server: what is made, that the hub can work with it, and that
 //! nothing is left and nothing of others is touched. No container runs here: the small API server has no kubelet.
 
+mod docs;
+mod gitops;
 mod ground;
+mod hub;
 mod replicas;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
-use e2e::eventually;
-use e2e::http;
-use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
-use kube::api::PostParams;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use self::ground::{Ground, Said, run};
+use self::ground::Ground;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn installing_twice_changes_nothing_and_uninstalling_leaves_nothing() -> Result<()> {
@@ -188,85 +180,6 @@ async fn a_hub_that_does_not_come_up_is_told_with_the_reason() -> Result<()> {
     second.told("0 of 1 pods are ready; pod isthmus-hub-0: ImagePullBackOff no such image")?;
     ensure!(!second.err.contains("DaemonSet"), "agents come after their hub: {}", second.err);
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_hub_works_with_the_arguments_and_the_rights_that_it_is_given() -> Result<()> {
-    let ground = Ground::new().await?;
-    let _controllers = ground.controllers().await?;
-    ground.install_with_secrets(&[]).await?.ended(0)?;
-    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "isthmus-hub", "namespace": "isthmus"}});
-    let set = ground.find(&set).await?.context("the hub")?;
-
-    // As its pod: with the token of its account, and its arguments but for paths and ports.
-    let kubeconfig = account(&ground).await?;
-    let admin = free_port()?;
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(ground.program("mesh-apiserver")?);
-    for argument in arguments(&set)? {
-        let flag = argument.split('=').next().unwrap_or_default();
-        command.arg(match flag {
-            "--tls-dir" => format!("{flag}={}", ground.certificates().join("hub").display()),
-            "--data-dir" => format!("{flag}={}", ground.path("data").display()),
-            "--listen" => format!("{flag}=127.0.0.1:0"),
-            "--admin-listen" => format!("{flag}=127.0.0.1:{admin}"),
-            _ => argument,
-        });
-    }
-    let log = std::fs::File::create(ground.path("hub.log"))?;
-    command.env("KUBECONFIG", &kubeconfig).env("RUST_BACKTRACE", "0");
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-    let _hub = command.spawn().context("start the hub")?;
-    let ready =
-        eventually("the hub is ready", Duration::from_secs(60), || async { page(admin, "/readyz").await })
-            .await;
-    ready.with_context(|| std::fs::read_to_string(ground.path("hub.log")).unwrap_or_default())?;
-    let status: Value = serde_json::from_str(&page(admin, "/status").await?)?;
-    let denied = status["findings"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|finding| finding["reason"] == "source-denied");
-    ensure!(denied.count() == 0, "{:#}", status["findings"]);
-
-    // Every argument of the agent is one that it knows.
-    let agents = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "isthmus-agent", "namespace": "isthmus"}});
-    let agents = ground.find(&agents).await?.context("the agents")?;
-    let mut help = Command::new(ground.program("mesh-agent")?);
-    help.arg("--help");
-    let Said { out: help, .. } = run(help).await?.ended(0)?;
-    for argument in arguments(&agents)? {
-        let flag = argument.split('=').next().unwrap_or_default();
-        ensure!(help.contains(&format!("{flag} <")), "no {flag} in {help}");
-    }
-    Ok(())
-}
-
-/// A kubeconfig with the token of the hub's account.
-async fn account(ground: &Ground) -> Result<PathBuf> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(ground.client().await?, "isthmus");
-    let token = accounts
-        .create_token_request("isthmus-hub", &PostParams::default(), &TokenRequest::default())
-        .await?;
-    let mut access = ground.api.access().clone();
-    access.token = token.status.and_then(|status| status.token);
-    let kubeconfig = ground.path("hub-kubeconfig");
-    access.write_kubeconfig(&kubeconfig)?;
-    Ok(kubeconfig)
-}
-
-fn arguments(set: &Value) -> Result<Vec<String>> {
-    let arguments =
-        set["spec"]["template"]["spec"]["containers"][0]["args"].as_array().context("arguments")?;
-    Ok(arguments.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-}
-
-async fn page(port: u16, path: &str) -> Result<String> {
-    http::page(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path).await
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn namespace() -> Value {

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use super::ground::Ground;
-use super::{account, arguments, free_port, namespace, page, secret};
+use super::hub::{account, arguments, free_port, page};
+use super::{namespace, secret};
 
 const ETCD: &str = "--etcd=https://etcd.example:2379";
 

@@ -3,6 +3,7 @@
 //! One program, as each would link the whole lab again.
 
 mod affinity;
+mod agent_cleanup;
 mod agent_crash;
 mod bad_input;
 mod enrolment;
