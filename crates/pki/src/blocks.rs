@@ -5,6 +5,8 @@
 //! values and equal bytes.
 
 mod der;
+#[cfg(test)]
+mod golden;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -10,7 +10,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
 use crate::blocks::{Blocks, InvalidBlocks};
-use crate::fingerprint::hex;
+use crate::fingerprint::{Fingerprint, hex};
 
 /// Why bytes are no certificate that we can read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,11 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Unreadable> {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(Unreadable::Der),
     }
+}
+
+/// The fingerprint of a certificate's key.
+pub(crate) fn spki(der: &[u8]) -> Result<Fingerprint, Unreadable> {
+    Ok(Fingerprint::of(parse(der)?.public_key().raw))
 }
 
 /// The alternative names; none if the extension is absent.
@@ -117,7 +122,7 @@ pub(crate) fn time_text(time: SystemTime) -> String {
     jiff::Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
-const IP_ADDR_BLOCKS: Oid<'static> = oid!(1.3.6.1.5.5.7.1.7);
+pub(crate) const IP_ADDR_BLOCKS: Oid<'static> = oid!(1.3.6.1.5.5.7.1.7);
 
 #[cfg(test)]
 mod tests {
