@@ -5,31 +5,48 @@
 //!   root.key           0600  the root's private key (PKCS #8)
 //!   root.crt                 the root
 //!   ledger.jsonl       0600  one line an event, append-only, flushed before a certificate leaves
+//!   deny-list.jsonl          what it no longer vouches for, as of the last revocation
 //!   lock               0600  held while the ledger is read and extended
 //! ```
 
+mod audit;
+mod bundle;
 mod claim;
 mod enrolment;
+mod event;
+mod issue;
 mod ledger;
 mod lock;
+mod revocation;
+mod state;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
+use topology::ClusterName;
 
+use crate::deny::MAX_DENIED;
 use crate::durable::{self, Access};
 use crate::files::{FileError, certificates, certificates_pem, read_bounded};
 use crate::fingerprint::Fingerprint;
-use crate::key::{KeyError, KeyKind, PrivateKey, SigningRequest};
-use crate::passport::{NotAPassport, Passport};
-use crate::profile::{IssueError, PassportSpec, issue_passport, issue_root, life};
-use crate::spiffe::{ClusterUri, TrustDomain};
+use crate::key::{KeyError, KeyKind, PrivateKey};
+use crate::passport::NotAPassport;
+use crate::profile::{IssueError, issue_root, life};
+use crate::signed::DocumentKind;
+use crate::spiffe::TrustDomain;
 
+pub use crate::moment::Moment;
+pub use audit::{Audit, AuditError, Finding, Flaw, audit};
+pub use bundle::Bundle;
 pub use claim::{BlockKind, BlockRef, Conflict, Overlap};
 pub use enrolment::{EnrolRequest, HubAddress, InvalidHubAddress, InvalidRequest};
-pub use ledger::{Enrolment, Ledger, LedgerError, Moment};
+pub use event::Enrolment;
+pub use issue::{Enrolled, NotAttestable};
+pub use ledger::{Ledger, LedgerError};
 pub use lock::LockError;
+pub use revocation::{Revoked, Subject};
+pub use state::PassportState;
 
 use lock::Lock;
 
@@ -41,19 +58,6 @@ pub struct Authority {
     key: PrivateKey,
     trust_domain: TrustDomain,
     passport_life: Duration,
-}
-
-/// Holds what an enrolment gave.
-#[derive(Clone, Debug)]
-pub struct Enrolled {
-    /// The passport.
-    pub passport: Passport,
-    /// The root that signed it.
-    pub root: CertificateDer<'static>,
-    /// True if the cluster was enrolled before and this replaces its passport.
-    pub renewed: bool,
-    /// Overlaps that are allowed, for the operator to know: equal service blocks are normal.
-    pub notes: Vec<Overlap>,
 }
 
 /// Why an authority cannot do what was asked.
@@ -106,6 +110,48 @@ pub enum AuthorityError {
     Refused {
         /// Each collision, one line each.
         refusals: Vec<Conflict>,
+    },
+    /// The cluster is not in the ledger.
+    #[error("cluster {cluster} is not enrolled here; enrolled: {known}")]
+    UnknownCluster {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Those that are.
+        known: String,
+    },
+    /// The cluster's passport is not ours to renew.
+    #[error(
+        "the passport of cluster {cluster} was signed by another authority; have it renewed there, then state its addresses (ca attest)"
+    )]
+    Attested {
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// Addresses cannot be stated for the certificate.
+    #[error(transparent)]
+    NotAttestable(Box<NotAttestable>),
+    /// Everything asked for has ended or was revoked before.
+    #[error("nothing to revoke: what was named has ended, or was revoked before")]
+    NothingToRevoke,
+    /// The certificate is not one of this mesh.
+    #[error("not a passport or leaf of a cluster in this ledger: {found}")]
+    NotOurs {
+        /// What it is.
+        found: String,
+    },
+    /// More than a list may hold.
+    #[error(
+        "{found} revocations that have not ended by themselves, expected at most {MAX_DENIED}; revoke whole clusters"
+    )]
+    TooManyDenied {
+        /// How many.
+        found: usize,
+    },
+    /// The library could not sign.
+    #[error("sign a {kind} with the root's key")]
+    Sign {
+        /// What.
+        kind: DocumentKind,
     },
     /// The passport came out wrong.
     #[error("the new passport is not sound; nothing was issued")]
@@ -175,60 +221,6 @@ impl Authority {
     /// The ledger as it is now.
     pub fn ledger(&self) -> Result<Ledger, AuthorityError> {
         Ok(Ledger::read(&self.dir.join(LEDGER))?)
-    }
-
-    /// Signs a passport, unless the request collides with what another cluster has.
-    ///
-    /// A cluster that is enrolled with the same name and id gets a new passport, for which it must have a new key: of
-    /// two passports of one key the holder could choose. The line in the ledger is on disk before this returns.
-    /// Waits a few seconds if another process is enrolling.
-    pub fn enroll(
-        &self,
-        request: &EnrolRequest,
-        signing: &SigningRequest,
-    ) -> Result<Enrolled, AuthorityError> {
-        let request = request.canonical()?;
-        let _lock = Lock::take(&self.dir)?;
-        let mut ledger = self.ledger()?;
-        let mut refusals = Vec::new();
-        let mut notes = Vec::new();
-        for enrolment in ledger.current() {
-            let findings = claim::compare(&request, &enrolment.request);
-            refusals.extend(findings.refusals);
-            notes.extend(findings.notes);
-        }
-        if let Some(earlier) = ledger.enrolments().iter().find(|earlier| earlier.spki == signing.spki()) {
-            refusals.push(Conflict::Key { cluster: earlier.request.cluster.clone(), at: earlier.at });
-        }
-        if !refusals.is_empty() {
-            return Err(AuthorityError::Refused { refusals });
-        }
-        let now = SystemTime::now();
-        let passport = self.passport(&request, signing, now)?;
-        let renewed = ledger.current().any(|enrolment| enrolment.request.cluster == request.cluster);
-        ledger.append(Enrolment::new(request, &passport, now))?;
-        Ok(Enrolled { passport, root: self.root.clone(), renewed, notes })
-    }
-
-    fn passport(
-        &self,
-        request: &EnrolRequest,
-        signing: &SigningRequest,
-        now: SystemTime,
-    ) -> Result<Passport, AuthorityError> {
-        let spec = PassportSpec {
-            uri: ClusterUri {
-                trust_domain: self.trust_domain.clone(),
-                cluster: request.cluster.clone(),
-                id: request.id,
-            },
-            blocks: request.address_space(),
-            dns_names: request.dns_names(),
-            addresses: request.addresses(),
-            life: self.passport_life,
-        };
-        let der = issue_passport(&self.root, &self.key, &spec, signing, now)?;
-        Ok(Passport::read(&der)?)
     }
 }
 

@@ -5,6 +5,8 @@
 //!   passport.key     0600  made here (or wherever the signing request was made), never sent anywhere
 //!   passport.crt           the passport
 //!   ca.crt                 the accepted roots
+//!   deny-list.jsonl        what these no longer vouch for, if anything
+//!   block-statements.jsonl the passport's addresses, if its authority could not write them into it
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -17,7 +19,6 @@ use crate::files::{self, FileError, certificates, certificates_pem, read_bounded
 use crate::key::{KeyError, PrivateKey, SigningRequest};
 use crate::passport::{NotAPassport, Passport};
 use crate::profile::{IssueError, LeafRole, LeafSpec, issue_leaf};
-use crate::trust::{InvalidTrust, Trust};
 use crate::verifier::check_issued;
 
 /// A passport and its key.
@@ -26,7 +27,11 @@ pub struct ClusterAuthority {
     passport: Passport,
     key: PrivateKey,
     roots: Vec<CertificateDer<'static>>,
+    documents: Documents,
 }
+
+/// What goes with the accepted roots, file by file: name and content.
+type Documents = Vec<(&'static str, Vec<u8>)>;
 
 /// A leaf as it is shown on the wire, with the authorities that its holder accepts.
 #[derive(Clone, Debug)]
@@ -35,6 +40,7 @@ pub struct IssuedLeaf {
     passport: CertificateDer<'static>,
     /// What the holder is to accept: the roots; for an etcd and its client the passport alone.
     accepted: Vec<CertificateDer<'static>>,
+    documents: Documents,
     expires: SystemTime,
 }
 
@@ -69,14 +75,6 @@ pub enum ClusterAuthorityError {
         /// The key file.
         path: PathBuf,
     },
-    /// The roots cannot be used.
-    #[error("{}", path.display())]
-    Roots {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: InvalidTrust,
-    },
     /// The leaf could not be made.
     #[error(transparent)]
     Issue(#[from] IssueError),
@@ -87,18 +85,23 @@ impl ClusterAuthority {
     pub fn open(dir: &Path) -> Result<Self, ClusterAuthorityError> {
         let path = dir.join(PASSPORT);
         let chain = certificates(&path, &read_bounded(&path)?)?;
+        let (trust, roots) = files::trust(&dir.join(files::AUTHORITIES), &[], read_bounded)?;
         let first = chain.first().ok_or_else(|| FileError::content(&path, files::Problem::Empty))?;
         let passport =
-            Passport::read(first).map_err(|source| ClusterAuthorityError::Passport { path, source })?;
+            trust.read_passport(first).map_err(|source| ClusterAuthorityError::Passport { path, source })?;
         let path = dir.join(PASSPORT_KEY);
         let key = PrivateKey::load(&path)?;
         if key.spki() != passport.spki {
             return Err(ClusterAuthorityError::Mismatch { path });
         }
-        let path = dir.join(files::AUTHORITIES);
-        let roots = certificates(&path, &read_bounded(&path)?)?;
-        Trust::new(&roots, &[], None).map_err(|source| ClusterAuthorityError::Roots { path, source })?;
-        Ok(Self { passport, key, roots })
+        let mut documents = Documents::new();
+        for name in [files::STATEMENTS, files::DENY_LISTS] {
+            let path = dir.join(name);
+            if path.exists() {
+                documents.push((name, read_bounded(&path)?));
+            }
+        }
+        Ok(Self { passport, key, roots, documents })
     }
 
     /// Writes what an enrolment gave: `passport.crt` and `ca.crt`. The key is the requester's to keep.
@@ -107,8 +110,8 @@ impl ClusterAuthority {
         passport: &Passport,
         roots: &[CertificateDer<'static>],
     ) -> Result<(), ClusterAuthorityError> {
-        write(dir, files::AUTHORITIES, &certificates_pem(roots))?;
-        write(dir, PASSPORT, &certificates_pem([&passport.der]))
+        write(dir, files::AUTHORITIES, certificates_pem(roots).as_bytes())?;
+        write(dir, PASSPORT, certificates_pem([&passport.der]).as_bytes())
     }
 
     /// The passport.
@@ -126,11 +129,13 @@ impl ClusterAuthority {
         let leaf = issue_leaf(&self.passport, &self.key, spec, request, now)?;
         let expires = check_issued(&self.passport, &leaf, spec.role, now)?;
         // Under a root, every member of the mesh could issue `root` or an administrator for this etcd, or be it.
-        let accepted = match spec.role {
-            LeafRole::Etcd | LeafRole::Store => vec![self.passport.der.clone()],
-            LeafRole::Hub | LeafRole::Remote | LeafRole::Local | LeafRole::Admin => self.roots.clone(),
+        let (accepted, documents) = match spec.role {
+            LeafRole::Etcd | LeafRole::Store => (vec![self.passport.der.clone()], Documents::new()),
+            LeafRole::Hub | LeafRole::Remote | LeafRole::Local | LeafRole::Admin => {
+                (self.roots.clone(), self.documents.clone())
+            }
         };
-        Ok(IssuedLeaf { leaf, passport: self.passport.der.clone(), accepted, expires })
+        Ok(IssuedLeaf { leaf, passport: self.passport.der.clone(), accepted, documents, expires })
     }
 }
 
@@ -145,22 +150,25 @@ impl IssuedLeaf {
         self.expires
     }
 
-    /// Writes `ca.crt`, then `tls.key` if the key was made here, then `tls.crt`: a reader that finds a new key with the
+    /// Writes `ca.crt` and what goes with it, then `tls.key` if the key was made here, then `tls.crt`: a reader that finds a new key with the
     /// old certificate sees that they do not fit, and waits.
     pub fn write(&self, dir: &Path, key: Option<&PrivateKey>) -> Result<(), ClusterAuthorityError> {
         durable::private_dir(dir)
             .map_err(|source| ClusterAuthorityError::Write { path: dir.to_owned(), source })?;
-        write(dir, files::AUTHORITIES, &certificates_pem(&self.accepted))?;
+        for (name, content) in &self.documents {
+            write(dir, name, content)?;
+        }
+        write(dir, files::AUTHORITIES, certificates_pem(&self.accepted).as_bytes())?;
         if let Some(key) = key {
             key.write(&dir.join(files::KEY))?;
         }
-        write(dir, files::CERTIFICATE, &self.chain_pem())
+        write(dir, files::CERTIFICATE, self.chain_pem().as_bytes())
     }
 }
 
-fn write(dir: &Path, name: &str, pem: &str) -> Result<(), ClusterAuthorityError> {
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), ClusterAuthorityError> {
     let path = dir.join(name);
-    durable::write(&path, pem.as_bytes(), Access::Everyone)
+    durable::write(&path, bytes, Access::Everyone)
         .map_err(|source| ClusterAuthorityError::Write { path, source })
 }
 

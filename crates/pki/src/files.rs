@@ -4,6 +4,8 @@
 //! tls.crt   the leaf, then its passport         the layout of a Kubernetes Secret of type
 //! tls.key   the leaf's private key              kubernetes.io/tls, plus ca.crt
 //! ca.crt    the accepted roots
+//! deny-list.jsonl          beside ca.crt, if there: what these roots no longer vouch for
+//! block-statements.jsonl   beside ca.crt, if there: addresses of passports that carry none
 //! ```
 //! A ClusterMesh client configuration names the same three as `cert-file`, `key-file` and `trusted-ca-file`.
 
@@ -16,8 +18,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{PemObject, SectionKind};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::trust::Trust;
+
+pub use rustls::pki_types::CertificateDer;
 
 pub use credentials::Credentials;
 pub(crate) use credentials::provider;
@@ -49,13 +55,53 @@ impl Files {
         }
     }
 
+    /// The deny lists of the accepted roots: beside their file, and need not be there.
+    pub fn deny_lists(&self) -> PathBuf {
+        self.authorities.with_file_name(DENY_LISTS)
+    }
+
+    /// The block statements of the accepted roots: beside their file, and need not be there.
+    pub fn statements(&self) -> PathBuf {
+        self.authorities.with_file_name(STATEMENTS)
+    }
+
     /// All paths, for watching.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
         [&self.certificate, &self.key, &self.authorities]
             .into_iter()
             .chain(&self.unattested)
-            .map(PathBuf::as_path)
+            .cloned()
+            .chain([self.deny_lists(), self.statements()])
     }
+}
+
+/// The accepted authorities of a file, with the deny lists and statements that lie beside it. `read` gives a file's content.
+pub(crate) fn trust(
+    authorities: &Path,
+    unattested: &[CertificateDer<'_>],
+    read: impl Fn(&Path) -> Result<Vec<u8>, FileError>,
+) -> Result<(Trust, Vec<CertificateDer<'static>>), FileError> {
+    let roots = certificates(authorities, &read(authorities)?)?;
+    let trust = Trust::new(&roots, unattested, None)
+        .map_err(|source| FileError::Trust { path: authorities.to_owned(), source })?;
+    let document = |name: &str| -> Result<(Vec<u8>, PathBuf), FileError> {
+        let path = authorities.with_file_name(name);
+        let lines = match read(&path) {
+            Err(FileError::Read { source, .. }) if is_absence(&source) => Vec::new(),
+            read => read?,
+        };
+        Ok((lines, path))
+    };
+    let (lines, path) = document(STATEMENTS)?;
+    let trust = trust.with_statements(&lines).map_err(|source| FileError::Document { path, source })?;
+    let (lines, path) = document(DENY_LISTS)?;
+    let trust = trust.with_deny_lists(&lines).map_err(|source| FileError::Document { path, source })?;
+    Ok((trust, roots))
+}
+
+/// Documents need not be there; nor a directory, where the path of what is held elsewhere is only a name.
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 /// Reads a file of at most 1 MiB.
@@ -107,6 +153,10 @@ pub const CERTIFICATE: &str = "tls.crt";
 pub const KEY: &str = "tls.key";
 /// The file of the accepted roots, in a directory.
 pub const AUTHORITIES: &str = "ca.crt";
+/// The file of the deny lists, beside that of the accepted roots.
+pub const DENY_LISTS: &str = "deny-list.jsonl";
+/// The file of the block statements, beside that of the accepted roots.
+pub const STATEMENTS: &str = "block-statements.jsonl";
 const MAX_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]

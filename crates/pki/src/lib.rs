@@ -13,6 +13,7 @@
 //! * [`cluster_authority`]: a cluster's own passport and key; signs its leaves.
 //! * [`profile`]: what each certificate looks like. [`blocks`]: the address space in a passport, byte by byte.
 //! * [`passport`], [`spiffe`], [`fingerprint`]: the nouns.
+//! * [`deny`], [`statement`]: what an authority signs beside certificates, as documents ([`signed`]) in files beside `ca.crt`.
 //! * [`files`]: PEM files as they lie on disk, and their hot reload. [`key`]: private keys and signing requests.
 //! * [`durable`]: files that are replaced whole and have their mode from the first moment.
 //! * [`trust`], [`verifier`]: whom to trust, and the rules that webpki does not have.
@@ -26,23 +27,30 @@ pub mod blocks;
 mod certificate;
 pub mod client;
 pub mod cluster_authority;
+pub mod deny;
 pub mod durable;
 pub mod files;
 pub mod fingerprint;
 pub mod key;
+mod moment;
 pub mod passport;
 pub mod profile;
 pub mod server;
+pub mod signed;
 pub mod spiffe;
+pub mod statement;
 pub mod trust;
 pub mod verifier;
 
 pub use authority::Authority;
 pub use certificate::Unreadable;
 pub use cluster_authority::ClusterAuthority;
+pub use deny::DenyList;
 pub use files::{Credentials, Files, LiveCredentials, Reloader};
 pub use fingerprint::Fingerprint;
+pub use moment::Moment;
 pub use passport::Passport;
 pub use profile::{LeafRole, LeafSpec};
 pub use spiffe::TrustDomain;
+pub use statement::BlockStatement;
 pub use verifier::{Accepted, Expected, Outcome, PeerIdentity, Refusal, Role};

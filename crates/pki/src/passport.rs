@@ -10,6 +10,7 @@ use x509_parser::extensions::GeneralName;
 
 use crate::blocks::Blocks;
 use crate::certificate::{self, Unreadable};
+use crate::deny::CertificateId;
 use crate::fingerprint::Fingerprint;
 use crate::profile::{SHARED_NAMES, own_names};
 use crate::spiffe::{ClusterUri, InvalidUri};
@@ -84,16 +85,32 @@ impl Passport {
     /// address blocks outside the IPv4-mapped range, and name constraints for DNS and both address families.
     pub fn read(der: &CertificateDer<'_>) -> Result<Self, NotAPassport> {
         let x509 = certificate::parse(der)?;
-        path_length_is_zero(&x509)?;
-        let uris = certificate::alternative_names(&x509)?.uris;
+        let blocks = certificate::blocks(&x509)?.filter(|blocks| !blocks.is_empty());
+        Self::from_parts(der, &x509, blocks)
+    }
+
+    /// Reads a certificate whose authority cannot write address blocks as a passport with these. Blocks of its own, which
+    /// nobody vouches for, do not count.
+    ///
+    /// Fails as [`Self::read`] does.
+    pub fn read_with_blocks(der: &CertificateDer<'_>, blocks: Blocks) -> Result<Self, NotAPassport> {
+        Self::from_parts(der, &certificate::parse(der)?, Some(blocks))
+    }
+
+    fn from_parts(
+        der: &CertificateDer<'_>,
+        x509: &X509Certificate<'_>,
+        blocks: Option<Blocks>,
+    ) -> Result<Self, NotAPassport> {
+        path_length_is_zero(x509)?;
+        let uris = certificate::alternative_names(x509)?.uris;
         let [uri] = uris[..] else { return Err(NotAPassport::Uris { found: uris.len() }) };
         let uri: ClusterUri = uri.parse()?;
-        let blocks =
-            certificate::blocks(&x509)?.filter(|blocks| !blocks.is_empty()).ok_or(NotAPassport::NoBlocks)?;
+        let blocks = blocks.ok_or(NotAPassport::NoBlocks)?;
         if blocks.reaches_mapped() {
             return Err(NotAPassport::Mapped);
         }
-        let (dns_names, addresses) = permitted(&x509)?;
+        let (dns_names, addresses) = permitted(x509)?;
         Ok(Self {
             uri,
             blocks,
@@ -105,6 +122,11 @@ impl Passport {
             not_after: certificate::time(x509.validity().not_after),
             der: der.clone().into_owned(),
         })
+    }
+
+    /// Its key and itself, as deny lists name certificates.
+    pub fn id(&self) -> CertificateId {
+        CertificateId { spki: self.spki, certificate: self.fingerprint }
     }
 
     /// The DNS names that were listed at enrolment: all permitted ones but those that every passport has.

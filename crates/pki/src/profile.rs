@@ -34,6 +34,8 @@ pub(crate) use passport::passport_params;
 pub(crate) use passport::{HUBBLE_SUFFIX, MESH_SUFFIX, SHARED_NAMES, own_names};
 pub use passport::{PassportSpec, issue_passport};
 pub use root::issue_root;
+#[cfg(test)]
+pub(crate) use root::root_params;
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,14 @@ pub enum IssueError {
     IssuerEnds {
         /// Its notAfter.
         ends: jiff::Timestamp,
+    },
+    /// An issuer's name that cannot be written into what it signs.
+    #[error(
+        "the issuer's name {name} has an attribute twice, which cannot be written; have a passport whose subject has each attribute once"
+    )]
+    RepeatedAttribute {
+        /// The name.
+        name: String,
     },
     /// What was issued does not pass our own verifier.
     #[error("the new {subject} does not verify: {found}; nothing was issued")]
@@ -101,7 +111,7 @@ fn base(common_name: &str, now: SystemTime, life: Duration) -> Result<Certificat
 }
 
 /// Sets both ends, in whole seconds; times before 1970 become 1970.
-fn set_validity(params: &mut CertificateParams, from: SystemTime, until: SystemTime) {
+pub(crate) fn set_validity(params: &mut CertificateParams, from: SystemTime, until: SystemTime) {
     let seconds =
         |time: SystemTime| Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
     let epoch = rcgen::date_time_ymd(1970, 1, 1);

@@ -1,15 +1,21 @@
 //! Whom a process trusts: accepted roots, stock authorities without passports, and its own cluster's passport.
 
+mod anchor;
+mod documents;
+
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
-use crate::blocks::Blocks;
-use crate::certificate::{self, Unreadable};
-use crate::fingerprint::Fingerprint;
-use crate::passport::{NotAPassport, Passport};
+use crate::certificate;
+use crate::deny::DenyLists;
+use crate::passport::Passport;
+use crate::statement::Statements;
 use crate::verifier::{Accepted, Role};
+
+pub use anchor::AnchorId;
+pub(crate) use anchor::{Anchor, AnchorKind};
+pub(crate) use documents::Unstated;
 
 /// An immutable set of trust anchors; replaced whole when files change, and one value serves a connection's whole life.
 #[derive(Debug)]
@@ -18,37 +24,9 @@ pub struct Trust {
     /// The same, in the same order, as webpki wants them.
     webpki: Vec<TrustAnchor<'static>>,
     own: Option<Arc<Passport>>,
-}
-
-/// An accepted certificate authority, with what webpki's own anchors leave out.
-#[derive(Clone, Debug)]
-pub(crate) struct Anchor {
-    pub(crate) kind: AnchorKind,
-    pub(crate) subject: String,
-    pub(crate) not_before: SystemTime,
-    pub(crate) not_after: SystemTime,
-    subject_der: Vec<u8>,
-    spki: Fingerprint,
-}
-
-/// Names an accepted authority: its key, and what it is accepted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AnchorId {
-    spki: Fingerprint,
-    unattested: bool,
-}
-
-/// What an accepted authority may vouch for.
-#[derive(Clone, Debug)]
-pub(crate) enum AnchorKind {
-    /// Passports within these blocks.
-    Root(Blocks),
-    /// Leaves of one cluster: a passport accepted as it is.
-    Passport(Arc<Passport>),
-    /// Nothing that our rules could check: an authority without address blocks.
-    Plain,
-    /// A stock authority that the operator listed as unattested: the client name `remote`, no cluster.
-    Unattested,
+    deny: DenyLists,
+    statements: Statements,
+    notes: Vec<String>,
 }
 
 /// Why a list of authorities cannot be trusted.
@@ -102,7 +80,7 @@ impl Trust {
         if roots.is_empty() {
             return Err(InvalidTrust::Empty);
         }
-        let mut trust = Self { anchors: Vec::new(), webpki: Vec::new(), own };
+        let mut trust = Self { own, ..Self::empty() };
         for (certificates, listed_unattested) in [(roots, false), (unattested, true)] {
             for der in certificates {
                 trust.add(der, listed_unattested)?;
@@ -111,13 +89,41 @@ impl Trust {
         Ok(trust)
     }
 
+    /// Accepts the leaves of one passport, which is also the own one.
+    pub(crate) fn of_passport(passport: &Passport) -> Result<Self, InvalidTrust> {
+        let own = Arc::new(passport.clone());
+        let mut anchor = Anchor::read(&passport.der, false)?;
+        // Its blocks may have come by a statement, so they are not read again.
+        anchor.kind = AnchorKind::Passport(Arc::clone(&own));
+        let mut trust = Self { own: Some(own), ..Self::empty() };
+        trust.accept(anchor, &passport.der)?;
+        Ok(trust)
+    }
+
+    /// Sets the passport of the own cluster.
+    #[must_use]
+    pub fn with_own(self, own: Option<Arc<Passport>>) -> Self {
+        Self { own, ..self }
+    }
+
+    fn empty() -> Self {
+        Self {
+            anchors: Vec::new(),
+            webpki: Vec::new(),
+            own: None,
+            deny: DenyLists::default(),
+            statements: Statements::default(),
+            notes: Vec::new(),
+        }
+    }
+
     /// The passport of the own cluster.
     pub fn own(&self) -> Option<&Arc<Passport>> {
         self.own.as_ref()
     }
 
-    /// Whether a peer's authority is among the accepted ones, for the same purpose as when the peer was accepted. A renewed
-    /// certificate of it counts. An administrator's passport must still be the own one: whoever replaced a stolen passport
+    /// Whether a peer's authority is among the accepted ones, for the same purpose as when the peer was accepted, and neither its
+    /// passport nor its leaf is on a deny list. A renewed certificate of the authority counts. An administrator's passport must still be the own one: whoever replaced a stolen passport
     /// must not keep its holder as administrator until the stolen one ends. Agents may stay and come back with a new
     /// leaf. O(authorities).
     pub fn still_accepts(&self, peer: &Accepted) -> bool {
@@ -127,7 +133,10 @@ impl Trust {
                 return false;
             }
         }
-        self.anchors.iter().any(|anchor| anchor.id() == peer.anchor)
+        let named = |anchor: &Anchor| {
+            anchor.spki == peer.anchor.spki && anchor.is_unattested() == peer.anchor.unattested
+        };
+        self.anchors.iter().any(named) && self.still_vouches(peer) && self.denial(peer).is_none()
     }
 
     /// The subjects of all accepted authorities, for messages.
@@ -148,121 +157,38 @@ impl Trust {
     }
 
     fn add(&mut self, der: &CertificateDer<'_>, listed_unattested: bool) -> Result<(), InvalidTrust> {
-        let unreadable =
-            |cause: String| InvalidTrust::Unreadable { subject: certificate::describe(der), cause };
-        let x509 = certificate::parse(der).map_err(|error| unreadable(error.to_string()))?;
-        let subject = certificate::name_text(x509.subject());
-        let basic = x509.basic_constraints().ok().flatten();
-        let usage = x509.key_usage().ok().flatten();
-        let is_ca = basic.is_some_and(|extension| extension.value.ca)
-            && usage.is_some_and(|extension| extension.value.key_cert_sign());
-        if !is_ca {
-            return Err(InvalidTrust::NotACa { subject });
-        }
-        let anchor = Anchor {
-            kind: kind(der, &x509, listed_unattested).map_err(|error| unreadable(error.to_string()))?,
-            not_before: certificate::time(x509.validity().not_before),
-            not_after: certificate::time(x509.validity().not_after),
-            subject_der: x509.subject().as_raw().to_vec(),
-            spki: Fingerprint::of(x509.public_key().raw),
-            subject,
-        };
+        let anchor = Anchor::read(der, listed_unattested)?;
         // Several anchors of one name make path building try each; with many it gives up.
-        let known = self.anchors.iter_mut().find(|known| known.subject_der == anchor.subject_der);
-        match known {
-            Some(known) if known.spki != anchor.spki => {
-                return Err(InvalidTrust::SameName { subject: anchor.subject });
-            }
-            // The same authority with a renewed certificate; one listed as accepted never becomes unattested, nor the
-            // other way round.
-            Some(known) => {
-                let as_before = matches!(known.kind, AnchorKind::Unattested) == listed_unattested;
-                if as_before && anchor.not_after > known.not_after {
-                    *known = anchor;
-                }
-                return Ok(());
-            }
-            None => {}
+        let known = self.anchors.iter().position(|known| known.subject_der == anchor.subject_der);
+        let Some((at, known)) = known.and_then(|at| Some((at, self.anchors.get(at)?))) else {
+            return self.accept(anchor, der);
+        };
+        if known.spki != anchor.spki {
+            return Err(InvalidTrust::SameName { subject: anchor.subject });
         }
-        let plain = webpki::anchor_from_trusted_cert(der).map_err(|error| unreadable(error.to_string()))?;
+        // The same authority with a renewed certificate; one listed as accepted never becomes unattested, nor the
+        // other way round.
+        if known.is_unattested() == listed_unattested && anchor.not_after > known.not_after {
+            self.anchors.remove(at);
+            self.webpki.remove(at);
+            return self.accept(anchor, der);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, anchor: Anchor, der: &CertificateDer<'_>) -> Result<(), InvalidTrust> {
+        let plain = webpki::anchor_from_trusted_cert(der).map_err(|error| InvalidTrust::Unreadable {
+            subject: certificate::describe(der),
+            cause: error.to_string(),
+        })?;
         self.webpki.push(plain.to_owned());
         self.anchors.push(anchor);
         Ok(())
     }
 }
 
-impl Anchor {
-    pub(crate) fn id(&self) -> AnchorId {
-        AnchorId { spki: self.spki, unattested: matches!(self.kind, AnchorKind::Unattested) }
-    }
-}
-
-fn kind(
-    der: &CertificateDer<'_>,
-    x509: &x509_parser::certificate::X509Certificate<'_>,
-    listed_unattested: bool,
-) -> Result<AnchorKind, Unreadable> {
-    if listed_unattested {
-        return Ok(AnchorKind::Unattested);
-    }
-    match Passport::read(der) {
-        Ok(passport) => return Ok(AnchorKind::Passport(Arc::new(passport))),
-        Err(NotAPassport::Unreadable(error)) => return Err(error),
-        Err(_) => {}
-    }
-    Ok(certificate::blocks(x509)?.map_or(AnchorKind::Plain, AnchorKind::Root))
-}
-
 /// Each accepted root costs at most one signature check a handshake, of the hundred that webpki allows.
 const MAX_ANCHORS: usize = 64;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::{KeyKind, PrivateKey};
-    use crate::profile::{issue_root, life};
-    use std::time::Duration;
-
-    fn root(key: &PrivateKey, life: Duration) -> CertificateDer<'static> {
-        issue_root(key, SystemTime::now(), life).expect("a root")
-    }
-
-    #[test]
-    fn a_renewed_root_replaces_the_older_one() {
-        let key = PrivateKey::generate(KeyKind::P256).expect("a key");
-        let (old, new) = (root(&key, life::CLIENT), root(&key, life::ROOT));
-        for order in [[old.clone(), new.clone()], [new, old]] {
-            let trust = Trust::new(&order, &[], None).expect("sound");
-            assert_eq!((trust.anchors.len(), trust.webpki.len()), (1, 1));
-            assert!(trust.anchors[0].not_after > SystemTime::now() + life::PASSPORT);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_an_authority_is_told() {
-        assert_eq!(Trust::new(&[], &[], None).map(|_| ()), Err(InvalidTrust::Empty));
-        let key = PrivateKey::generate(KeyKind::P256).expect("a key");
-        let many = vec![root(&key, life::ROOT); MAX_ANCHORS + 1];
-        assert_eq!(
-            Trust::new(&many, &[], None).map(|_| ()),
-            Err(InvalidTrust::TooMany { found: MAX_ANCHORS + 1 })
-        );
-        let junk = CertificateDer::from(vec![0x30, 0]);
-        let error = Trust::new(&[junk], &[], None).expect_err("no certificate").to_string();
-        assert!(error.contains("not a DER certificate"), "{error}");
-    }
-
-    /// Two roots of one name and different keys: what a careless copy of another mesh's files would give.
-    #[test]
-    fn one_name_means_one_key() {
-        let named = || {
-            let mut params = rcgen::CertificateParams::default();
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-            let key = rcgen::KeyPair::generate().expect("a key");
-            params.self_signed(&key).expect("signed").der().clone()
-        };
-        let error = Trust::new(&[named(), named()], &[], None).expect_err("ambiguous").to_string();
-        assert!(error.contains("with different keys; expected each name once"), "{error}");
-    }
-}
+mod tests;

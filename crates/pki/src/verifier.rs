@@ -14,11 +14,14 @@ mod fixture;
 mod handshake;
 mod identity;
 mod judge;
+mod refusal;
+mod role;
 mod sentence;
 mod store;
 
 pub(crate) use handshake::{PeerVerifier, Side, check_issued};
-pub use identity::{Accepted, Expected, Outcome, PeerIdentity, Refusal, Role};
+pub use identity::{Accepted, Expected, Outcome, PeerIdentity, Role};
+pub use refusal::Refusal;
 
 #[cfg(test)]
 mod tests;

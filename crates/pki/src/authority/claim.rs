@@ -17,7 +17,7 @@ use topology::block::overlap;
 use topology::{ClusterId, ClusterName};
 
 use super::enrolment::{EnrolRequest, names_meet};
-use super::ledger::Moment;
+use crate::moment::Moment;
 
 /// What a block of a cluster is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,10 +130,24 @@ pub(super) struct Findings {
     pub(super) notes: Vec<Overlap>,
 }
 
+/// Compares what is wanted with what every enrolled cluster has.
+pub(super) fn compare_all<'a>(
+    wanted: &EnrolRequest,
+    present: impl IntoIterator<Item = &'a EnrolRequest>,
+) -> Findings {
+    let mut all = Findings::default();
+    for present in present {
+        let Findings { refusals, notes } = compare(wanted, present);
+        all.refusals.extend(refusals);
+        all.notes.extend(notes);
+    }
+    all
+}
+
 /// Compares what is wanted with what one enrolled cluster has. O(blocks of one × blocks of the other).
 ///
 /// A cluster of the same name and id is the same cluster, whatever else it asks for.
-pub(super) fn compare(wanted: &EnrolRequest, present: &EnrolRequest) -> Findings {
+fn compare(wanted: &EnrolRequest, present: &EnrolRequest) -> Findings {
     let mut findings = Findings::default();
     if wanted.cluster == present.cluster {
         if wanted.id != present.id {
@@ -254,136 +268,4 @@ impl fmt::Display for Overlap {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ipnet::Ipv4Net;
-    use proptest::prelude::*;
-    use topology::block::parse_block;
-
-    fn request(cluster: &str, id: u32, blocks: [&[&str]; 4]) -> EnrolRequest {
-        let [pod_cidrs, node_cidrs, shared_node_cidrs, service_cidrs] =
-            blocks.map(|texts| texts.iter().map(|text| parse_block(text).expect("a block")).collect());
-        EnrolRequest {
-            cluster: cluster.parse().expect("a name"),
-            id: id.try_into().expect("an id"),
-            pod_cidrs,
-            node_cidrs,
-            shared_node_cidrs,
-            service_cidrs,
-            hub_addresses: Vec::new(),
-        }
-    }
-
-    fn refusals(wanted: &EnrolRequest, present: &EnrolRequest) -> Vec<String> {
-        compare(wanted, present).refusals.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn refusals_name_parties_kinds_and_prefixes() {
-        let paris = request("paris", 1, [&["10.1.0.0/17"], &["192.168.1.0/24"], &[], &["10.96.0.0/12"]]);
-        let tokyo = request("tokyo", 2, [&["10.1.0.0/16"], &["192.168.2.0/24"], &[], &["10.96.0.0/12"]]);
-        let found = compare(&tokyo, &paris);
-        let texts: Vec<String> = found.refusals.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            texts,
-            [
-                "cluster tokyo's pod block 10.1.0.0/16 overlaps cluster paris's pod block 10.1.0.0/17 (shared part 10.1.0.0/17); \
-              give tokyo a pod block that does not contain 10.1.0.0/17, or renumber paris"
-            ]
-        );
-        let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            notes,
-            [
-                "cluster tokyo's service block 10.96.0.0/12 overlaps cluster paris's service block 10.96.0.0/12 \
-              (shared part 10.96.0.0/12)"
-            ]
-        );
-    }
-
-    #[test]
-    fn every_pair_of_kinds() {
-        let kinds = [BlockKind::Pod, BlockKind::Node, BlockKind::SharedNode, BlockKind::Service];
-        for (i, ours) in kinds.into_iter().enumerate() {
-            for (j, theirs) in kinds.into_iter().enumerate() {
-                let mut blocks: [[&[&str]; 4]; 2] = [[&[]; 4]; 2];
-                blocks[0][i] = &["fd00:1::/48"];
-                blocks[1][j] = &["fd00:1:0:7::/64"];
-                let [a, b] = [request("a", 1, blocks[0]), request("b", 2, blocks[1])];
-                let refused = !compare(&a, &b).refusals.is_empty();
-                assert_eq!(refused, !compare(&b, &a).refusals.is_empty(), "{ours} {theirs} both ways");
-                let same = ours == theirs && matches!(ours, BlockKind::Service | BlockKind::SharedNode);
-                assert_eq!(refused, !same, "{ours} against {theirs}");
-            }
-        }
-    }
-
-    #[test]
-    fn names_and_ids_are_unique_and_a_renewal_is_not_a_collision() {
-        let paris = request("paris", 1, [&["10.1.0.0/16"], &[], &[], &[]]);
-        assert_eq!(compare(&paris, &paris), Findings::default());
-        let wider = request("paris", 1, [&["10.0.0.0/8"], &[], &[], &[]]);
-        assert_eq!(compare(&wider, &paris), Findings::default());
-        let other_id = request("paris", 3, [&["10.3.0.0/16"], &[], &[], &[]]);
-        assert_eq!(refusals(&other_id, &paris).len(), 1);
-        assert!(refusals(&other_id, &paris)[0].contains("already enrolled with id 1, not 3"));
-        let same_id = request("tokyo", 1, [&["10.2.0.0/16"], &[], &[], &[]]);
-        assert!(refusals(&same_id, &paris)[0].starts_with("id 1 wanted by cluster tokyo is cluster paris's"));
-    }
-
-    #[test]
-    fn hub_names_stand_for_all_below_them() {
-        let hub = |cluster: &str, id, names: &[&str]| EnrolRequest {
-            hub_addresses: names.iter().map(|name| name.parse().expect("a hub address")).collect(),
-            ..request(cluster, id, [&[], &[], &[], &[]])
-        };
-        let paris = hub("paris", 1, &["hub.example.com", "192.0.2.1"]);
-        for (name, meets) in [
-            ("hub.example.com", true),
-            ("a.hub.example.com", true),
-            ("example.com", true),
-            ("bhub.example.com", false),
-            ("192.0.2.1", true),
-            ("::ffff:192.0.2.1", true),
-            ("192.0.2.2", false),
-        ] {
-            assert_eq!(!refusals(&hub("tokyo", 2, &[name]), &paris).is_empty(), meets, "{name}");
-        }
-    }
-
-    fn net() -> impl Strategy<Value = IpNet> {
-        (0_u32..64, 26_u8..=32).prop_map(|(host, len)| {
-            IpNet::V4(Ipv4Net::new((0x0a00_0000 | host).into(), len).expect("at most 32").trunc())
-        })
-    }
-
-    fn nets() -> impl Strategy<Value = Vec<IpNet>> {
-        proptest::collection::vec(net(), 0..3)
-    }
-
-    proptest! {
-        /// Over 64 addresses: refused exactly if some address is in two blocks whose kinds must not meet.
-        #[test]
-        fn equals_brute_force(a in [nets(), nets(), nets(), nets()], b in [nets(), nets(), nets(), nets()]) {
-            let make = |cluster: &str, id, [pod, node, shared, service]: [Vec<IpNet>; 4]| EnrolRequest {
-                pod_cidrs: pod, node_cidrs: node, shared_node_cidrs: shared, service_cidrs: service,
-                ..request(cluster, id, [&[], &[], &[], &[]])
-            };
-            let (first, second) = (make("a", 1, a.clone()), make("b", 2, b.clone()));
-            let mut expected = false;
-            for host in 0_u32..64 {
-                let address = IpAddr::V4((0x0a00_0000 | host).into());
-                let held = |nets: &[Vec<IpNet>; 4]| nets.each_ref().map(|nets| nets.iter().any(|net| net.contains(&address)));
-                let (by_a, by_b) = (held(&a), held(&b));
-                // pod, node, shared node, service: only shared with shared and service with service may meet.
-                for (i, ours) in by_a.into_iter().enumerate() {
-                    for (j, theirs) in by_b.into_iter().enumerate() {
-                        expected |= ours && theirs && !(i == j && i >= 2);
-                    }
-                }
-            }
-            prop_assert_eq!(!compare(&first, &second).refusals.is_empty(), expected);
-            prop_assert_eq!(!compare(&second, &first).refusals.is_empty(), expected);
-        }
-    }
-}
+mod tests;

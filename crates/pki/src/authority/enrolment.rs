@@ -173,8 +173,12 @@ impl EnrolRequest {
 
     /// The addresses that go into the passport: pods and nodes.
     pub fn address_space(&self) -> Blocks {
-        let nodes = self.node_cidrs.iter().chain(&self.shared_node_cidrs);
-        self.pod_cidrs.iter().chain(nodes).copied().collect()
+        self.passport_cidrs().copied().collect()
+    }
+
+    /// The same, as they were asked for.
+    pub(super) fn passport_cidrs(&self) -> impl Iterator<Item = &IpNet> {
+        self.pod_cidrs.iter().chain(&self.node_cidrs).chain(&self.shared_node_cidrs)
     }
 
     /// The hub's own DNS names.

@@ -1,28 +1,20 @@
-//! The ledger: one JSON object a line, only ever appended. STABLE FORMAT.
+//! The ledger: one JSON object a line (`event`), only ever appended.
 //!
-//! ```text
-//! {"event":"init","format":1,"at":"2026-11-21T14:22:03Z","trust_domain":"mesh.example","root_spki_sha256":"…"}
-//! {"event":"enrol","at":"…","cluster":"paris","id":1,"pod_cidrs":["10.1.0.0/16"],"node_cidrs":[…],"service_cidrs":[…],
-//!  "hub_addresses":[…],"serial":"…","spki_sha256":"…","certificate_sha256":"…","not_after":"…"}
-//! ```
-//! The last line of a cluster is what counts for it. Fields may be added; a reader ignores those that it does not
-//! know, and refuses events and formats that it does not know. A last line without its newline was cut by a crash before
-//! the certificate left: it is ignored, and overwritten by the next event.
+//! The last enrolment of a cluster is what counts for it, until it leaves. A last line without its newline was cut by a crash
+//! before the certificate left: it is ignored, and overwritten by the next event.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
 use topology::ClusterName;
 
-use super::enrolment::EnrolRequest;
+use super::event::{Enrolment, Event, FORMAT, Line, fingerprint};
+use crate::deny::Denied;
 use crate::durable::{self, Access};
-use crate::fingerprint::{Fingerprint, hex};
-use crate::passport::Passport;
+use crate::fingerprint::Fingerprint;
 use crate::spiffe::TrustDomain;
 
 /// What an authority has signed, as read from its file.
@@ -32,34 +24,14 @@ pub struct Ledger {
     trust_domain: TrustDomain,
     root: Fingerprint,
     enrolments: Vec<Enrolment>,
+    revocations: Vec<Denied>,
+    /// The enrolment that counts for each cluster, as its place in `enrolments`.
+    claims: BTreeMap<ClusterName, usize>,
+    /// SHA-256 of the last whole line.
+    head: Fingerprint,
     /// Length of the part that is whole lines.
     sound_bytes: u64,
 }
-
-/// Holds one enrolment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Enrolment {
-    /// When.
-    pub at: Moment,
-    /// What was granted.
-    #[serde(flatten)]
-    pub request: EnrolRequest,
-    /// The passport's serial number, hexadecimal.
-    pub serial: String,
-    /// Its key.
-    #[serde(rename = "spki_sha256")]
-    pub spki: Fingerprint,
-    /// The certificate.
-    #[serde(rename = "certificate_sha256")]
-    pub certificate: Fingerprint,
-    /// When it ends.
-    pub not_after: Moment,
-}
-
-/// A point in time, written as RFC 3339 in UTC, whole seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Moment(jiff::Timestamp);
 
 /// Why a ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,13 +72,6 @@ pub enum LedgerError {
     },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Event {
-    Init { format: u32, at: Moment, trust_domain: TrustDomain, root_spki_sha256: Fingerprint },
-    Enrol(Enrolment),
-}
-
 impl Ledger {
     pub(super) fn create(
         path: &Path,
@@ -121,61 +86,85 @@ impl Ledger {
             root_spki_sha256: root,
         };
         let write = |source| LedgerError::Write { path: path.to_owned(), source };
-        let line = line(&event).map_err(write)?;
+        let line = Line { event, previous: None }.bytes().map_err(|error| write(error.into()))?;
         durable::write(path, &line, Access::Owner).map_err(write)
     }
 
     pub(super) fn read(path: &Path) -> Result<Self, LedgerError> {
         let order = |what: String| LedgerError::Order { path: path.to_owned(), what };
-        let bytes =
-            std::fs::read(path).map_err(|source| LedgerError::Read { path: path.to_owned(), source })?;
-        let sound = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let lines = bytes.get(..sound).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
-        let mut events = Vec::new();
-        for (at, text) in lines.enumerate() {
-            let event = serde_json::from_slice(text).map_err(|source| LedgerError::Line {
+        let bytes = read(path)?;
+        let mut lines = whole_lines(&bytes).enumerate();
+        let event = |at: usize, text: &[u8]| {
+            let line: Line = serde_json::from_slice(text).map_err(|source| LedgerError::Line {
                 path: path.to_owned(),
                 line: at + 1,
                 source,
             })?;
-            events.push(event);
-        }
-        let mut events = events.into_iter();
-        let Some(Event::Init { format, trust_domain, root_spki_sha256: root, .. }) = events.next() else {
+            Ok::<Event, LedgerError>(line.event)
+        };
+        let first = lines.next().map(|(at, text)| event(at, text).map(|event| (event, text))).transpose()?;
+        let Some((Event::Init { format, trust_domain, root_spki_sha256: root, .. }, text)) = first else {
             return Err(order("its first line is not an init event; restore the file".to_owned()));
         };
         if format != FORMAT {
             return Err(order(format!("format {format}, expected {FORMAT}; use the version that wrote it")));
         }
-        let mut enrolments = Vec::new();
-        for event in events {
-            match event {
-                Event::Enrol(enrolment) => enrolments.push(enrolment),
-                Event::Init { .. } => return Err(order("a second init event; restore the file".to_owned())),
+        let mut ledger = Self {
+            path: path.to_owned(),
+            trust_domain,
+            root,
+            enrolments: Vec::new(),
+            revocations: Vec::new(),
+            claims: BTreeMap::new(),
+            head: fingerprint(text),
+            sound_bytes: text.len() as u64,
+        };
+        for (at, text) in lines {
+            let event = event(at, text)?;
+            if matches!(event, Event::Init { .. }) {
+                return Err(order("a second init event; restore the file".to_owned()));
             }
+            ledger.take(event, text);
         }
-        Ok(Self { path: path.to_owned(), trust_domain, root, enrolments, sound_bytes: sound as u64 })
+        Ok(ledger)
     }
 
-    /// Writes one enrolment to disk before it returns. To be called with the lock held.
-    pub(super) fn append(&mut self, enrolment: Enrolment) -> Result<(), LedgerError> {
-        let event = Event::Enrol(enrolment);
+    /// Writes events to disk before it returns. To be called with the lock held.
+    pub(super) fn append(&mut self, events: Vec<Event>) -> Result<(), LedgerError> {
+        let mut head = self.head;
+        let mut lines = Vec::with_capacity(events.len());
         let written = (|| {
-            let line = line(&event)?;
+            for event in &events {
+                let line = Line { event: event.clone(), previous: Some(head) }.bytes()?;
+                head = fingerprint(&line);
+                lines.push(line);
+            }
             let mut file = OpenOptions::new().write(true).open(&self.path)?;
             // Cuts off what a crash left of an unfinished line.
             file.set_len(self.sound_bytes)?;
             file.seek(SeekFrom::End(0))?;
-            file.write_all(&line)?;
-            file.sync_all()?;
-            Ok(line.len() as u64)
+            file.write_all(&lines.concat())?;
+            file.sync_all()
         })();
-        self.sound_bytes +=
-            written.map_err(|source| LedgerError::Write { path: self.path.clone(), source })?;
-        if let Event::Enrol(enrolment) = event {
-            self.enrolments.push(enrolment);
+        written.map_err(|source| LedgerError::Write { path: self.path.clone(), source })?;
+        for (event, line) in events.into_iter().zip(&lines) {
+            self.take(event, line);
         }
         Ok(())
+    }
+
+    fn take(&mut self, event: Event, line: &[u8]) {
+        match event {
+            Event::Enrol(enrolment) => {
+                self.claims.insert(enrolment.request.cluster.clone(), self.enrolments.len());
+                self.enrolments.push(enrolment);
+            }
+            Event::Revoke(denied) => self.revocations.push(denied),
+            Event::Leave { cluster, .. } => drop(self.claims.remove(&cluster)),
+            Event::Init { .. } => {}
+        }
+        self.head = fingerprint(line);
+        self.sound_bytes += line.len() as u64;
     }
 
     /// The trust domain.
@@ -193,60 +182,39 @@ impl Ledger {
         &self.enrolments
     }
 
-    /// The last enrolment of each cluster, by name.
+    /// All revocations, in order.
+    pub fn revocations(&self) -> &[Denied] {
+        &self.revocations
+    }
+
+    /// The last enrolment of each cluster that has not left, by name.
     pub fn current(&self) -> impl Iterator<Item = &Enrolment> {
-        let last: BTreeMap<&ClusterName, &Enrolment> =
-            self.enrolments.iter().map(|enrolment| (&enrolment.request.cluster, enrolment)).collect();
-        last.into_values()
+        self.claims.values().filter_map(|at| self.enrolments.get(*at))
+    }
+
+    /// The enrolment that counts for a cluster, unless it has left.
+    pub fn of(&self, cluster: &ClusterName) -> Option<&Enrolment> {
+        self.claims.get(cluster).and_then(|at| self.enrolments.get(*at))
+    }
+
+    /// Whether a passport was revoked, and how.
+    pub fn revocation(&self, enrolment: &Enrolment) -> Option<&Denied> {
+        self.revocations.iter().find(|denied| denied.target.names(enrolment.spki, enrolment.certificate))
+    }
+
+    /// SHA-256 of the last line. Whoever keeps it elsewhere can tell later that nothing before it was changed
+    /// (`meshctl ca audit --since`).
+    pub fn head(&self) -> Fingerprint {
+        self.head
     }
 }
 
-impl Enrolment {
-    pub(super) fn new(request: EnrolRequest, passport: &Passport, now: SystemTime) -> Self {
-        let serial =
-            crate::certificate::parse(&passport.der).map(|x509| hex(x509.raw_serial())).unwrap_or_default();
-        Self {
-            at: now.into(),
-            request,
-            serial,
-            spki: passport.spki,
-            certificate: passport.fingerprint,
-            not_after: passport.not_after.into(),
-        }
-    }
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, LedgerError> {
+    std::fs::read(path).map_err(|source| LedgerError::Read { path: path.to_owned(), source })
 }
 
-impl From<SystemTime> for Moment {
-    fn from(time: SystemTime) -> Self {
-        let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
-        Self(jiff::Timestamp::from_second(time.as_second()).unwrap_or(time))
-    }
+/// The lines that have their newline.
+pub(super) fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let sound = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    bytes.get(..sound).unwrap_or_default().split_inclusive(|byte| *byte == b'\n')
 }
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl TryFrom<String> for Moment {
-    type Error = jiff::Error;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self)
-    }
-}
-
-impl From<Moment> for String {
-    fn from(moment: Moment) -> Self {
-        moment.to_string()
-    }
-}
-
-fn line(event: &Event) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(event)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-const FORMAT: u32 = 1;

@@ -1,9 +1,14 @@
 //! An authority on disk: what it refuses, what it keeps, what a crash leaves.
 
+mod attest;
+mod audit;
+mod revocation;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
+use crate::key::SigningRequest;
 use topology::block::parse_block;
 
 fn init() -> (tempfile::TempDir, Authority) {
@@ -162,7 +167,7 @@ fn a_ledger_that_we_do_not_know_is_not_guessed_at() {
     let path = dir.path().join("authority").join(LEDGER);
     let sound = std::fs::read_to_string(&path).expect("read");
     for (text, part) in [
-        (format!("{sound}{{\"event\":\"revoke\"}}\n"), "line 2: not an event that this version knows"),
+        (format!("{sound}{{\"event\":\"later\"}}\n"), "line 2: not an event that this version knows"),
         (sound.replace("\"format\":1", "\"format\":2"), "format 2, expected 1"),
         (format!("{sound}{sound}"), "a second init event"),
         (String::new(), "its first line is not an init event"),

@@ -8,8 +8,12 @@ use std::time::SystemTime;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+use tracing::warn;
+
 use super::{FileError, Files, Problem, certificates, private_key, read_bounded};
 use crate::certificate;
+use crate::deny::{CertificateId, Denial};
+use crate::fingerprint::Fingerprint;
 use crate::passport::Passport;
 use crate::trust::Trust;
 
@@ -20,6 +24,7 @@ pub struct Credentials {
     trust: Arc<Trust>,
     subject: String,
     expires: SystemTime,
+    denial: Option<Denial>,
 }
 
 impl Credentials {
@@ -42,11 +47,11 @@ impl Credentials {
         let read = |path: &Path| held(path).map_or_else(|| read_bounded(path), Ok);
         let chain = certificates(&files.certificate, &read(&files.certificate)?)?;
         let key = private_key(&files.key, &read(&files.key)?)?;
-        let roots = certificates(&files.authorities, &read(&files.authorities)?)?;
         let unattested = match &files.unattested {
             Some(path) => certificates(path, &read(path)?)?,
             None => Vec::new(),
         };
+        let (trust, _roots) = super::trust(&files.authorities, &unattested, read)?;
         let order = |found: String| FileError::Order { path: files.certificate.clone(), found };
         let first = chain.first().ok_or_else(|| FileError::content(&files.certificate, Problem::Empty))?;
         let x509 = certificate::parse(first).map_err(|error| order(format!("cannot be read ({error})")))?;
@@ -55,9 +60,13 @@ impl Credentials {
         }
         let expires = certificate::time(x509.validity().not_after);
         let subject = certificate::describe(first);
-        let passport = chain.get(1).and_then(|second| Passport::read(second).ok()).map(Arc::new);
-        let trust = Trust::new(&roots, &unattested, passport)
-            .map_err(|source| FileError::Trust { path: files.authorities.clone(), source })?;
+        let passport = chain.get(1).and_then(|second| trust.read_passport(second).ok()).map(Arc::new);
+        let trust = trust.with_own(passport);
+        let id = CertificateId {
+            spki: Fingerprint::of(x509.public_key().raw),
+            certificate: Fingerprint::of(first),
+        };
+        let denial = trust.own_denial(id);
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
                 FileError::Mismatch { key: files.key.clone(), certificate: files.certificate.clone() }
@@ -69,6 +78,7 @@ impl Credentials {
             trust: Arc::new(trust),
             subject,
             expires,
+            denial,
         })
     }
 
@@ -92,6 +102,21 @@ impl Credentials {
         self.expires
     }
 
+    /// Whether the own leaf or passport is on a deny list: then peers that have the list refuse this process. Says since when.
+    pub fn denial(&self) -> Option<&Denial> {
+        self.denial.as_ref()
+    }
+
+    /// Logs what an operator should know of these files although they are usable.
+    pub(super) fn say_notes(&self) {
+        for note in self.trust.notes() {
+            warn!(note, "a signed document is left aside");
+        }
+        if let Some(denial) = &self.denial {
+            warn!(certificate = self.subject, %denial, "the own certificate is on a deny list, peers refuse it");
+        }
+    }
+
     pub(crate) fn leaf(&self) -> Arc<SingleCertAndKey> {
         Arc::clone(&self.leaf)
     }
@@ -100,10 +125,11 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     /// Without the key, whatever the library would print of it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { leaf: _, trust, subject, expires } = self;
+        let Self { leaf: _, trust, subject, expires, denial } = self;
         f.debug_struct("Credentials")
             .field("subject", subject)
             .field("expires", expires)
+            .field("denial", denial)
             .field("trust", &trust.subjects())
             .finish_non_exhaustive()
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem;
 
 use crate::certificate::printable;
+use crate::signed::InvalidDocument;
 use crate::trust::InvalidTrust;
 
 /// Why files cannot be used.
@@ -54,6 +55,14 @@ pub enum FileError {
         path: PathBuf,
         /// The cause.
         source: InvalidTrust,
+    },
+    /// A file of signed documents cannot be used.
+    #[error("{}", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: InvalidDocument,
     },
 }
 

@@ -74,19 +74,21 @@ impl LiveCredentials {
         };
         let mut watcher = notify::recommended_watcher(on_event)
             .map_err(|source| ReloadError::Watch { path: files.certificate.clone(), source })?;
-        let mut dirs: Vec<&Path> = files.paths().filter_map(Path::parent).collect();
+        let mut dirs: Vec<PathBuf> =
+            files.paths().filter_map(|path| Some(path.parent()?.to_owned())).collect();
         dirs.sort_unstable();
         dirs.dedup();
         for dir in dirs {
-            let dir = if dir == Path::new("") { Path::new(".") } else { dir };
+            let dir = if dir == Path::new("") { PathBuf::from(".") } else { dir };
             // A Secret volume swaps the link `..data` in this very directory.
             watcher
-                .watch(dir, RecursiveMode::NonRecursive)
-                .map_err(|source| ReloadError::Watch { path: dir.to_owned(), source })?;
+                .watch(&dir, RecursiveMode::NonRecursive)
+                .map_err(|source| ReloadError::Watch { path: dir.clone(), source })?;
         }
         // In this order nothing is missed: events from the watch on, and bytes that change after this differ later.
         let seen = bytes(&files);
         let current = Arc::new(Credentials::from_files(&files)?);
+        current.say_notes();
         let (state, receiver) = watch::channel(State { current, problem: None });
         let rule: Rule = Box::new(|_| Ok(()));
         Ok((Self { state: receiver }, Reloader { files, state, changed, seen, rule, _watcher: watcher }))
@@ -154,6 +156,7 @@ impl Reloader {
         match judged.and_then(|credentials| (self.rule)(&credentials).map(|()| credentials)) {
             Ok(credentials) => {
                 info!(certificate = credentials.subject(), "certificates reloaded");
+                credentials.say_notes();
                 self.state.send_replace(State { current: Arc::new(credentials), problem: None });
             }
             Err(problem) => {
@@ -169,7 +172,7 @@ impl Reloader {
 }
 
 fn bytes(files: &Files) -> Vec<Option<Vec<u8>>> {
-    files.paths().map(|path| super::read_bounded(path).ok()).collect()
+    files.paths().map(|path| super::read_bounded(&path).ok()).collect()
 }
 
 const POLL: Duration = Duration::from_secs(10);

@@ -1,5 +1,7 @@
 //! Files as operators and volume mounts leave them.
 
+mod documents;
+
 use std::fs;
 use std::time::Duration;
 
@@ -132,6 +134,10 @@ fn each_fault_says_path_found_expected_and_what_to_do() {
     let dir = stage.issue(LeafRole::Hub, KeyKind::P256);
     fs::write(dir.join(AUTHORITIES), vec![b'x'; (1 << 20) + 1]).expect("written");
     assert!(failure(&dir).contains("over 1 MiB"));
+    let root = fs::read_to_string(stage.issue(LeafRole::Hub, KeyKind::P256).join(AUTHORITIES)).expect("read");
+    fs::write(dir.join(AUTHORITIES), root.repeat(100)).expect("written");
+    let text = failure(&dir);
+    assert!(text.contains("ca.crt: 100 authorities, expected at most 64"), "{text}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub struct PassportSpec {
     pub life: Duration,
 }
 
-/// Signs a passport with the root. Of the request only the public key is used.
+/// Signs a passport with the root; it never outlives the root. Of the request only the public key is used.
 ///
 /// The name constraints always list addresses of both families: with none of a family, every address of that family
 /// would be permitted (measured with webpki, Go and OpenSSL). There are no URI or directory name constraints, because
@@ -42,11 +42,24 @@ pub fn issue_passport(
     request: &SigningRequest,
     now: SystemTime,
 ) -> Result<CertificateDer<'static>, IssueError> {
-    let params = passport_params(spec, now)?;
     let sign_error = |source| IssueError::Sign { issuer: certificate::describe(root), source };
+    let spec = PassportSpec { life: spec.life.min(left(root, now)?), ..spec.clone() };
+    let params = passport_params(&spec, now)?;
     let issuer = Issuer::from_ca_cert_der(root, root_key.pair()).map_err(sign_error)?;
     let certificate = params.signed_by(request.public_key(), &issuer).map_err(sign_error)?;
     Ok(certificate.der().clone())
+}
+
+/// How long an issuer is still valid: nothing below it can be valid for longer.
+fn left(issuer: &CertificateDer<'_>, now: SystemTime) -> Result<Duration, IssueError> {
+    let ends = certificate::parse(issuer).map(|x509| certificate::time(x509.validity().not_after));
+    let ends = ends.map_err(|error| IssueError::Unsound {
+        subject: certificate::describe(issuer),
+        found: error.to_string(),
+    })?;
+    ends.duration_since(now).map_err(|_ended| IssueError::IssuerEnds {
+        ends: jiff::Timestamp::try_from(ends).unwrap_or(jiff::Timestamp::MAX),
+    })
 }
 
 /// What the certificate is to say; tests change it before signing.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
 
 use super::{IssueError, base, blocks_extension};
@@ -16,12 +16,23 @@ pub fn issue_root(
     now: SystemTime,
     life: Duration,
 ) -> Result<CertificateDer<'static>, IssueError> {
-    let subject = format!("isthmus root {}", key.spki().short());
-    let mut params = base(&subject, now, life)?;
+    let params = root_params(key, now, life)?;
+    let certificate = params.self_signed(key.pair()).map_err(|source| IssueError::Sign {
+        issuer: format!("isthmus root {}", key.spki().short()),
+        source,
+    })?;
+    Ok(certificate.der().clone())
+}
+
+/// What the certificate is to say; tests change it before signing.
+pub(crate) fn root_params(
+    key: &PrivateKey,
+    now: SystemTime,
+    life: Duration,
+) -> Result<CertificateParams, IssueError> {
+    let mut params = base(&format!("isthmus root {}", key.spki().short()), now, life)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.custom_extensions = vec![blocks_extension(&Blocks::everything())];
-    let certificate =
-        params.self_signed(key.pair()).map_err(|source| IssueError::Sign { issuer: subject, source })?;
-    Ok(certificate.der().clone())
+    Ok(params)
 }

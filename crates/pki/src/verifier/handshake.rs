@@ -48,9 +48,7 @@ pub(crate) fn check_issued(
     now: SystemTime,
 ) -> Result<SystemTime, IssueError> {
     let unsound = |found: String| IssueError::Unsound { subject: certificate::describe(leaf), found };
-    let own = Some(Arc::new(passport.clone()));
-    let trust = Trust::new(std::slice::from_ref(&passport.der), &[], own)
-        .map_err(|error| unsound(error.to_string()))?;
+    let trust = Trust::of_passport(passport).map_err(|error| unsound(error.to_string()))?;
     let side = match role {
         LeafRole::Hub => Side::Server(Expected::OwnHub),
         LeafRole::Etcd => Side::Server(Expected::Store),
@@ -115,7 +113,7 @@ impl PeerVerifier {
         let fail = |error: webpki::Error| {
             (sentence::sentence(&error, &self.trust, &self.side), sentence::alert(&error))
         };
-        if sent.len() > MAX_SENT {
+        if sent.len() >= MAX_SENT {
             let sentence = format!("it sent {} certificates, expected at most {MAX_SENT}", sent.len() + 1);
             return Err((sentence, CertificateError::BadEncoding));
         }
@@ -259,5 +257,5 @@ fn only_tls13() -> rustls::Error {
     rustls::Error::General("only TLS 1.3 is spoken".to_owned())
 }
 
-/// A chain is a leaf and a passport; a cross-signed or rotated one has a few more.
+/// With the leaf. A chain is a leaf and a passport; a cross-signed or rotated one has a few more.
 const MAX_SENT: usize = 8;

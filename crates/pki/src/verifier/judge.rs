@@ -10,13 +10,17 @@ use webpki::VerifiedPath;
 use x509_parser::certificate::X509Certificate;
 
 use super::handshake::Side;
-use super::identity::{Accepted, Expected, Refusal, Role};
+use super::identity::{Accepted, Expected, Role};
+use super::refusal::Refusal;
+use super::role::{client_role, server_role};
 use super::store::judge_store;
 use crate::certificate::{self, Unreadable, printable, time_text};
+use crate::deny::CertificateId;
+use crate::fingerprint::Fingerprint;
 use crate::passport::Passport;
 use crate::profile::LeafRole;
 use crate::spiffe::LeafUri;
-use crate::trust::{Anchor, AnchorKind, Trust};
+use crate::trust::{Anchor, AnchorKind, Trust, Unstated};
 
 /// Why a path is not accepted.
 #[derive(Clone, Debug)]
@@ -47,16 +51,18 @@ pub(super) fn judge(
     anchor_is_valid(anchor, now)?;
     let x509 = certificate::parse(leaf)?;
     leaf_usage(&x509, side)?;
+    let id = leaf_id(leaf, &x509);
     match side {
-        Side::Server(Expected::Store) => return judge_store(LeafRole::Etcd, anchor, path, &x509),
-        Side::StoreClients => return judge_store(LeafRole::Store, anchor, path, &x509),
+        Side::Server(Expected::Store) => return judge_store(LeafRole::Etcd, anchor, path, &x509, id),
+        Side::StoreClients => return judge_store(LeafRole::Store, anchor, path, &x509, id),
         Side::Clients | Side::Server(_) => {}
     }
     let stock_server = matches!(side, Side::Server(Expected::Unattested));
     if stock_server || matches!(anchor.kind, AnchorKind::Unattested) {
-        return unattested(side, anchor, &x509);
+        return unattested(trust, side, anchor, path, &x509, id);
     }
-    let passport = passport(anchor, path)?;
+    let (passport, voucher) = passport(trust, anchor, path, now)?;
+    not_revoked(trust, voucher, Some(&passport), id)?;
     let uri = leaf_names(&x509, &passport)?;
     let common_name = certificate::common_name(&x509).unwrap_or_default();
     let role = match side {
@@ -65,7 +71,28 @@ pub(super) fn judge(
     };
     let leaf_ends = certificate::time(x509.validity().not_after);
     let expires = leaf_ends.min(passport.not_after).min(anchor.not_after);
-    Ok(Accepted { role, passport: Some(passport), expires, anchor: anchor.id() })
+    Ok(Accepted { role, passport: Some(passport), expires, anchor: anchor.id(voucher), leaf: id })
+}
+
+/// The leaf as deny lists name it.
+fn leaf_id(leaf: &CertificateDer<'_>, x509: &X509Certificate<'_>) -> CertificateId {
+    CertificateId { spki: Fingerprint::of(x509.public_key().raw), certificate: Fingerprint::of(leaf) }
+}
+
+fn not_revoked(
+    trust: &Trust,
+    voucher: Fingerprint,
+    passport: Option<&Passport>,
+    leaf: CertificateId,
+) -> Result<(), Refusal> {
+    let Some(denial) = trust.denied(voucher, passport, leaf) else { return Ok(()) };
+    let of_leaf = trust.denied(voucher, None, leaf).is_some_and(|of_leaf| of_leaf == denial);
+    let whose = if of_leaf {
+        "it was".to_owned()
+    } else {
+        format!("its passport, that of {}, was", denial.denied.cluster)
+    };
+    Err(Refusal::Revoked { whose, denial: Box::new(denial) })
 }
 
 fn unsound(sentence: String, alert: CertificateError) -> Finding {
@@ -113,7 +140,19 @@ fn malformed(extension: &'static str) -> Finding {
 }
 
 /// A stock peer: nothing proves its cluster. Clients may only be `remote`, or `remote-<cluster>` as newer charts say.
-fn unattested(side: &Side, anchor: &Anchor, x509: &X509Certificate<'_>) -> Result<Accepted, Finding> {
+///
+/// A client that takes a server of the mesh for a stock one still goes by the deny list of its root.
+fn unattested(
+    trust: &Trust,
+    side: &Side,
+    anchor: &Anchor,
+    path: &VerifiedPath<'_>,
+    x509: &X509Certificate<'_>,
+    leaf: CertificateId,
+) -> Result<Accepted, Finding> {
+    let between = path.intermediate_certificates().next();
+    let passport = between.and_then(|certificate| Passport::read(&certificate.der()).ok());
+    not_revoked(trust, anchor.spki, passport.as_ref(), leaf)?;
     let common_name = certificate::common_name(x509).unwrap_or_default();
     let remote = common_name == "remote" || common_name.starts_with("remote-");
     if matches!(side, Side::Clients) && !remote {
@@ -121,26 +160,46 @@ fn unattested(side: &Side, anchor: &Anchor, x509: &X509Certificate<'_>) -> Resul
     }
     let expires = certificate::time(x509.validity().not_after).min(anchor.not_after);
     let role = Role::Unattested { common_name: printable(common_name) };
-    Ok(Accepted { role, passport: None, expires, anchor: anchor.id() })
+    Ok(Accepted { role, passport: None, expires, anchor: anchor.id(anchor.spki), leaf })
 }
 
-/// The passport on the path: the one certificate between leaf and root, or the anchor itself.
-pub(super) fn passport(anchor: &Anchor, path: &VerifiedPath<'_>) -> Result<Arc<Passport>, Finding> {
+/// The passport on the path, the one certificate between leaf and root or the anchor itself, and the root that vouches for
+/// its addresses.
+pub(super) fn passport(
+    trust: &Trust,
+    anchor: &Anchor,
+    path: &VerifiedPath<'_>,
+    now: SystemTime,
+) -> Result<(Arc<Passport>, Fingerprint), Finding> {
     let between = path.intermediate_certificates().count();
     let shape = || Refusal::Shape { between, anchor: anchor.subject.clone() };
     let mut intermediates = path.intermediate_certificates();
+    if let Some(allowed) = anchor.path_length.filter(|allowed| (*allowed as usize) < between) {
+        let sentence = format!(
+            "{between} authorities below {}, whose path length is {allowed}, expected a root for passports",
+            anchor.subject
+        );
+        return Err(unsound(sentence, CertificateError::UnknownIssuer));
+    }
     match (&anchor.kind, intermediates.next(), intermediates.next()) {
-        (AnchorKind::Passport(passport), None, _) => Ok(Arc::clone(passport)),
+        (AnchorKind::Passport(passport), None, _) => Ok((Arc::clone(passport), anchor.spki)),
         (AnchorKind::Root(allowed), Some(certificate), None) => {
             let passport = Passport::read(&certificate.der())?;
             if !allowed.covers(&passport.blocks) {
                 let (claimed, allowed) = (passport.blocks.to_string(), allowed.to_string());
                 return Err(Refusal::BeyondRoot { claimed, allowed }.into());
             }
-            Ok(Arc::new(passport))
+            Ok((Arc::new(passport), anchor.spki))
         }
-        (AnchorKind::Plain, Some(_), None) => {
-            Err(Refusal::RootWithoutBlocks { root: anchor.subject.clone() }.into())
+        (AnchorKind::Plain, Some(certificate), None) => {
+            let root = anchor.subject.clone();
+            let found = trust.stated_passport(&certificate.der(), now);
+            found.map_err(|unstated| match unstated {
+                Unstated::Nothing => Refusal::RootWithoutBlocks { root }.into(),
+                Unstated::Dates { from, until } => Refusal::StatementDates { from, until }.into(),
+                Unstated::Another { stated, found } => Refusal::StatementOfAnother { stated, found }.into(),
+                Unstated::NotAPassport(error) => error.into(),
+            })
         }
         _ => Err(shape().into()),
     }
@@ -174,126 +233,4 @@ pub(super) fn leaf_names(x509: &X509Certificate<'_>, passport: &Passport) -> Res
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
-}
-
-/// A common name counts only under the right issuer: otherwise any member could mint `admin-<cluster>`.
-fn client_role(
-    trust: &Trust,
-    common_name: &str,
-    uri: &LeafUri,
-    passport: &Passport,
-) -> Result<Role, Refusal> {
-    let cluster = &passport.uri.cluster;
-    let (role, named) =
-        split(common_name).ok_or_else(|| Refusal::UnknownName { found: printable(common_name) })?;
-    if named.is_some_and(|named| named != cluster.as_str()) {
-        let named = printable(named.unwrap_or_default());
-        return Err(Refusal::NamesAnother { named, passport: cluster.clone() });
-    }
-    let own = trust.own();
-    let by_own_passport = own.is_some_and(|own| own.spki == passport.spki);
-    if matches!(role, LeafRole::Local | LeafRole::Admin) && !by_own_passport {
-        return Err(Refusal::NotOwn { common_name: printable(common_name), passport: cluster.clone() });
-    }
-    if let Some(own) = own.filter(|_| !by_own_passport) {
-        not_ourselves(own, passport)?;
-    }
-    if role != uri.role {
-        return Err(Refusal::RoleMismatch { common_name: printable(common_name), role: uri.role });
-    }
-    let (id, node) = (passport.uri.id, uri.node.clone());
-    Ok(match role {
-        LeafRole::Hub => Role::Hub { cluster: cluster.clone(), id, node },
-        LeafRole::Remote => Role::Remote { peer: cluster.clone(), id, node },
-        LeafRole::Local => Role::Local { node },
-        LeafRole::Admin => Role::Admin { node },
-        LeafRole::Etcd | LeafRole::Store => {
-            return Err(Refusal::UnknownName { found: printable(common_name) });
-        }
-    })
-}
-
-fn server_role(
-    trust: &Trust,
-    expected: &Expected,
-    common_name: &str,
-    uri: &LeafUri,
-    passport: &Passport,
-) -> Result<Role, Refusal> {
-    let cluster = &passport.uri.cluster;
-    match expected {
-        Expected::OwnHub => {
-            let own = trust.own().ok_or(Refusal::NoOwnPassport)?;
-            if own.spki != passport.spki {
-                return Err(Refusal::NotOwnHub { found: cluster.clone() });
-            }
-        }
-        Expected::Peer(expected) if expected != cluster => {
-            return Err(Refusal::WrongCluster { found: cluster.clone(), expected: expected.clone() });
-        }
-        Expected::Peer(_) => {
-            if let Some(own) = trust.own().filter(|own| own.spki != passport.spki) {
-                not_ourselves(own, passport)?;
-            }
-        }
-        // Judged before.
-        Expected::Unattested | Expected::Store => {}
-    }
-    if uri.role != LeafRole::Hub || common_name != LeafRole::Hub.common_name(cluster) {
-        return Err(Refusal::RoleMismatch { common_name: printable(common_name), role: uri.role });
-    }
-    Ok(Role::Hub { cluster: cluster.clone(), id: passport.uri.id, node: uri.node.clone() })
-}
-
-/// A passport of another key must bear neither our name nor our id.
-fn not_ourselves(own: &Passport, peer: &Passport) -> Result<(), Refusal> {
-    if own.uri.cluster == peer.uri.cluster {
-        return Err(Refusal::OwnName { name: peer.uri.cluster.clone() });
-    }
-    if own.uri.id == peer.uri.id {
-        return Err(Refusal::OwnId { peer: peer.uri.cluster.clone(), id: peer.uri.id });
-    }
-    Ok(())
-}
-
-/// The role that a common name claims, and the cluster it names.
-fn split(common_name: &str) -> Option<(LeafRole, Option<&str>)> {
-    if common_name == HUB {
-        return Some((LeafRole::Hub, None));
-    }
-    let (role, cluster) = common_name.split_once('-')?;
-    let role: LeafRole = role.parse().ok()?;
-    let is_client = matches!(role, LeafRole::Remote | LeafRole::Local | LeafRole::Admin);
-    (is_client && !cluster.is_empty()).then_some((role, Some(cluster)))
-}
-
-const HUB: &str = "isthmus hub";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use topology::ClusterName;
-
-    #[test]
-    fn common_names_split() {
-        assert_eq!(split("remote-eu-west-1"), Some((LeafRole::Remote, Some("eu-west-1"))));
-        assert_eq!(split("isthmus hub"), Some((LeafRole::Hub, None)));
-        let cluster: ClusterName = "paris".parse().expect("a name");
-        assert_eq!(split(&LeafRole::Hub.common_name(&cluster)), Some((LeafRole::Hub, None)));
-        for none in [
-            "remote",
-            "remote-",
-            "root",
-            "",
-            "hub-paris",
-            "Remote-paris",
-            "isthmus hub ",
-            "isthmus etcd",
-            "isthmus store",
-            "etcd-paris",
-            "store-paris",
-        ] {
-            assert_eq!(split(none), None, "{none}");
-        }
-    }
 }

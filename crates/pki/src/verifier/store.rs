@@ -4,12 +4,16 @@
 //! and the administrators' included. So what it trusts must be this cluster's alone: its passport. The same holds for
 //! what the hub trusts when it dials: below a mesh root, every member could be the store.
 
+use std::sync::Arc;
+
 use webpki::VerifiedPath;
 use x509_parser::certificate::X509Certificate;
 
-use super::identity::{Accepted, Refusal, Role};
-use super::judge::{Finding, leaf_names, passport};
+use super::identity::{Accepted, Role};
+use super::judge::{Finding, leaf_names};
+use super::refusal::Refusal;
 use crate::certificate::{self, printable};
+use crate::deny::CertificateId;
 use crate::profile::LeafRole;
 use crate::trust::{Anchor, AnchorKind};
 
@@ -20,6 +24,7 @@ pub(super) fn judge_store(
     anchor: &Anchor,
     path: &VerifiedPath<'_>,
     x509: &X509Certificate<'_>,
+    leaf: CertificateId,
 ) -> Result<Accepted, Finding> {
     let common_name = certificate::common_name(x509).unwrap_or_default();
     let ends = certificate::time(x509.validity().not_after).min(anchor.not_after);
@@ -28,18 +33,27 @@ pub(super) fn judge_store(
         AnchorKind::Root(_) | AnchorKind::Unattested => {
             Err(Refusal::StoreOfAnyone { anchor: anchor.subject.clone() }.into())
         }
-        AnchorKind::Plain => {
-            Ok(Accepted { role: accepted, passport: None, expires: ends, anchor: anchor.id() })
-        }
-        AnchorKind::Passport(_) => {
-            let passport = passport(anchor, path)?;
+        AnchorKind::Plain => Ok(Accepted {
+            role: accepted,
+            passport: None,
+            expires: ends,
+            anchor: anchor.id(anchor.spki),
+            leaf,
+        }),
+        AnchorKind::Passport(passport) => {
+            let between = path.intermediate_certificates().count();
+            if between > 0 {
+                return Err(Refusal::Shape { between, anchor: anchor.subject.clone() }.into());
+            }
+            let passport = Arc::clone(passport);
             let uri = leaf_names(x509, &passport)?;
             if uri.role != role || common_name != role.common_name(&passport.uri.cluster) {
                 let common_name = printable(common_name);
                 return Err(Refusal::NotStore { common_name, role: uri.role, expected: role }.into());
             }
             let expires = ends.min(passport.not_after);
-            Ok(Accepted { role: accepted, passport: Some(passport), expires, anchor: anchor.id() })
+            let anchor = anchor.id(anchor.spki);
+            Ok(Accepted { role: accepted, passport: Some(passport), expires, anchor, leaf })
         }
     }
 }
