@@ -1,12 +1,19 @@
 //! `meshctl ca`: certificates.
 
+mod attest;
+mod audit;
 mod enroll;
+mod enrolled;
+mod export_bundle;
 mod init;
 mod leaf;
 mod list;
+mod output;
+mod renew;
 mod request;
+mod revoke;
+mod show;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
@@ -20,19 +27,22 @@ pub(crate) enum Command {
     Request(request::Args),
     /// Sign a cluster's passport, unless its name, id or addresses collide with another's
     Enroll(Box<enroll::Args>),
+    /// Sign a new passport for an enrolled cluster, with what it has
+    Renew(renew::Args),
+    /// Sign the addresses of a passport that an organisation's own authority signed
+    Attest(Box<attest::Args>),
     /// Sign a certificate for a hub, a node's agent or an operator with a cluster's passport
     Leaf(leaf::Args),
     /// Show which clusters are enrolled, with their addresses
     List(list::Args),
-    /// Print the root certificate, for those who are to trust the mesh
-    ExportBundle(ExportBundle),
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct ExportBundle {
-    /// The authority's directory
-    #[arg(long, value_name = "AUTHORITY_DIR")]
-    dir: PathBuf,
+    /// Show one cluster: what it has, each of its passports, what was revoked
+    Show(show::Args),
+    /// Deny a cluster's passports, or one certificate
+    Revoke(revoke::Args),
+    /// Check that the ledger can be what happened; no key needed
+    Audit(audit::Args),
+    /// Print the root certificate, or write all that members need to go by this authority
+    ExportBundle(export_bundle::Args),
 }
 
 /// Which algorithm new keys are for.
@@ -58,12 +68,14 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Init(args) => init::run(args),
         Command::Request(args) => request::run(args),
         Command::Enroll(args) => enroll::run(*args),
+        Command::Renew(args) => renew::run(&args),
+        Command::Attest(args) => attest::run(*args),
         Command::Leaf(args) => leaf::run(args),
         Command::List(args) => list::run(&args),
-        Command::ExportBundle(args) => {
-            let authority = pki::Authority::open(&args.dir)?;
-            crate::exit::print(pki::files::certificates_pem([authority.root()]).trim_end())
-        }
+        Command::Show(args) => show::run(&args),
+        Command::Revoke(args) => revoke::run(args),
+        Command::Audit(args) => audit::run(&args),
+        Command::ExportBundle(args) => export_bundle::run(&args),
     }
 }
 

@@ -10,6 +10,11 @@ use pki::authority::AuthorityError;
 #[error("refused: {}", .0.join("; "))]
 pub(crate) struct Refused(pub(crate) Vec<String>);
 
+/// Something that was to be checked is wrong; it was said already.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("not as it should be")]
+pub(crate) struct Unsound;
+
 /// Prints an error with its causes; tells refusals by a rule from failures.
 pub(crate) fn report(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
@@ -17,6 +22,9 @@ pub(crate) fn report(outcome: anyhow::Result<()>) -> ExitCode {
         for reason in reasons {
             eprintln!("refused: {reason}");
         }
+        return ExitCode::from(REFUSED);
+    }
+    if error.is::<Unsound>() {
         return ExitCode::from(REFUSED);
     }
     match error.downcast_ref::<AuthorityError>() {

@@ -5,14 +5,18 @@
 //! meshctl ca request       a key for a cluster, and a request to sign it      -> CLUSTER_DIR
 //! meshctl ca enroll        a passport for a cluster, unless it collides       -> CLUSTER_DIR
 //! meshctl ca leaf          a certificate for a hub, an agent, an operator     -> a directory like a Secret's
-//! meshctl ca list          what is enrolled
-//! meshctl ca export-bundle the root, for those who are to trust the mesh
+//! meshctl ca renew         a new passport for an enrolled cluster             -> CLUSTER_DIR
+//! meshctl ca attest        addresses for another authority's passport         -> CLUSTER_DIR
+//! meshctl ca list, show    what is enrolled
+//! meshctl ca revoke        the deny list of what no longer counts
+//! meshctl ca audit         whether the ledger can be what happened
+//! meshctl ca export-bundle the root, the deny list and the statements, for all members
 //! meshctl install          hub and agents into a cluster, or their objects as text
 //! meshctl uninstall        takes away what install made, and nothing else
 //! ```
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage,
-//! 3 refused by a rule of the mesh (nothing was changed).
+//! 3 refused by a rule of the mesh (nothing was changed), or, of `ca audit`, something is wrong.
 
 mod ca;
 mod cluster;
@@ -53,5 +57,4 @@ pub fn run(args: Args) -> ExitCode {
     exit::report(outcome)
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a rule of the mesh (nothing was changed)";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a rule of the mesh (nothing was changed) or found wrong by an audit";

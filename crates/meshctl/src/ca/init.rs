@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use pki::{Authority, TrustDomain};
+use serde::Serialize;
 
 use super::KeyType;
-use crate::exit::print;
+use super::output::Output;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  meshctl ca init --dir /secure/authority --trust-domain mesh.example")]
@@ -20,14 +21,32 @@ pub(crate) struct Args {
     /// Algorithm of the root key
     #[arg(long, default_value = "p256")]
     key_type: KeyType,
+    /// Form of the output
+    #[arg(short, long, default_value = "text")]
+    output: Output,
+}
+
+/// Holds the JSON form. STABLE FORMAT: fields are only added.
+#[derive(Serialize)]
+struct Report {
+    trust_domain: String,
+    root_spki_sha256: String,
+    dir: PathBuf,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let authority = Authority::init(&args.dir, args.trust_domain, args.key_type.into())?;
-    let root = authority.ledger()?.root();
-    print(&format!(
-        "made the authority of {} in {}: root.key (keep it secret), root.crt, ledger.jsonl\nroot key SHA-256 {root}",
-        authority.trust_domain(),
-        args.dir.display(),
-    ))
+    let report = Report {
+        trust_domain: authority.trust_domain().to_string(),
+        root_spki_sha256: authority.ledger()?.root().to_string(),
+        dir: args.dir,
+    };
+    args.output.print(&report, || {
+        format!(
+            "made the authority of {} in {}: root.key (keep it secret), root.crt, ledger.jsonl\nroot key SHA-256 {}",
+            report.trust_domain,
+            report.dir.display(),
+            report.root_spki_sha256,
+        )
+    })
 }

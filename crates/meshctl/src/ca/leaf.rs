@@ -8,10 +8,11 @@ use anyhow::Context;
 use pki::authority::{HubAddress, Moment};
 use pki::key::{PrivateKey, SigningRequest};
 use pki::{ClusterAuthority, LeafRole, LeafSpec};
+use serde::Serialize;
 use topology::NodeName;
 
+use super::output::Output;
 use super::{KeyType, parse_life};
-use crate::exit::print;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  \
@@ -48,6 +49,22 @@ pub(crate) struct Args {
     /// How long it is valid, never longer than the passport: a number and m, h or d [default: 24h for remote, local and admin, else 30d]
     #[arg(long, value_parser = parse_life)]
     valid_for: Option<Duration>,
+    /// Form of the output
+    #[arg(short, long, default_value = "text")]
+    output: Output,
+}
+
+/// Holds the JSON form. STABLE FORMAT: fields are only added.
+#[derive(Serialize)]
+struct Report {
+    cluster: String,
+    role: &'static str,
+    node: String,
+    common_name: String,
+    not_after: Moment,
+    out: PathBuf,
+    /// Whether the key was made there.
+    key_made: bool,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -62,7 +79,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     let (signing, key) = match &args.csr {
         Some(path) => {
-            let pem = super::enroll::read_request(path)?;
+            let pem = super::enrolled::read_request(path)?;
             (SigningRequest::from_pem(&pem).with_context(|| path.display().to_string())?, None)
         }
         None => {
@@ -85,14 +102,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         LeafRole::Store => STORE.to_owned(),
         LeafRole::Hub | LeafRole::Remote | LeafRole::Local | LeafRole::Admin => String::new(),
     };
-    print(&format!(
-        "issued {} for {} of cluster {}, valid until {}\nwrote {files} to {}{why}",
-        spec.role.common_name(&authority.passport().uri.cluster),
-        spec.node,
-        authority.passport().uri.cluster,
-        Moment::from(leaf.expires()),
-        args.out.display()
-    ))
+    let cluster = &authority.passport().uri.cluster;
+    let report = Report {
+        cluster: cluster.to_string(),
+        role: args.role.as_str(),
+        node: spec.node.to_string(),
+        common_name: spec.role.common_name(cluster),
+        not_after: leaf.expires().into(),
+        out: args.out,
+        key_made: key.is_some(),
+    };
+    args.output.print(&report, || {
+        let Report { cluster, node, common_name, not_after, out, .. } = &report;
+        format!(
+            "issued {common_name} for {node} of cluster {cluster}, valid until {not_after}\nwrote {files} to {}{why}",
+            out.display()
+        )
+    })
 }
 
 /// Why an etcd is not to trust the mesh root.

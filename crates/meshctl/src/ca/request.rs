@@ -6,9 +6,10 @@ use anyhow::{Context, ensure};
 use pki::cluster_authority::PASSPORT_KEY;
 use pki::durable::{self, Access};
 use pki::key::PrivateKey;
+use serde::Serialize;
 
 use super::KeyType;
-use crate::exit::print;
+use super::output::Output;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  meshctl ca request --out /etc/isthmus/paris\n  \
@@ -22,6 +23,17 @@ pub(crate) struct Args {
     /// Algorithm of the key
     #[arg(long, default_value = "p256")]
     key_type: KeyType,
+    /// Form of the output
+    #[arg(short, long, default_value = "text")]
+    output: Output,
+}
+
+/// Holds the JSON form. STABLE FORMAT: fields are only added.
+#[derive(Serialize)]
+struct Report {
+    key: PathBuf,
+    request: PathBuf,
+    spki_sha256: String,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -37,7 +49,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     key.write(&key_path)?;
     durable::write(&request_path, key.request()?.as_bytes(), Access::Everyone)
         .with_context(|| format!("write {}", request_path.display()))?;
-    print(&format!("made {} (stays here) and {} (to be signed)", key_path.display(), request_path.display()))
+    let report = Report { key: key_path, request: request_path, spki_sha256: key.spki().to_string() };
+    args.output.print(&report, || {
+        format!("made {} (stays here) and {} (to be signed)", report.key.display(), report.request.display())
+    })
 }
 
 const REQUEST: &str = "passport.csr";

@@ -1,92 +1,9 @@
-//! The binary as an operator uses it.
+//! From a root to leaves.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What one run of the binary gave.
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// An authority in a directory of its own.
-struct Stage {
-    dir: tempfile::TempDir,
-}
-
-fn meshctl(args: &[&str]) -> Run {
-    let output = Command::new(env!("CARGO_BIN_EXE_meshctl")).args(args).output().expect("meshctl runs");
-    Run {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).expect("UTF-8"),
-        err: String::from_utf8(output.stderr).expect("UTF-8"),
-    }
-}
-
-impl Run {
-    fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
-        self
-    }
-
-    fn says(&self, parts: &[&str]) -> &Self {
-        let all = format!("{}{}", self.out, self.err);
-        for part in parts {
-            assert!(all.contains(part), "{part:?} expected in:\n{all}");
-        }
-        self
-    }
-}
-
-impl Stage {
-    fn new() -> Self {
-        let stage = Self { dir: tempfile::tempdir().expect("a directory") };
-        meshctl(&["ca", "init", "--dir", &stage.path("authority"), "--trust-domain", "mesh.example"])
-            .expect(0);
-        stage
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).display().to_string()
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn enroll(&self, cluster: &str, id: &str, pods: &str, more: &[&str]) -> Run {
-        let (authority, out) = (self.path("authority"), self.path(cluster));
-        let args = [
-            "ca",
-            "enroll",
-            "--dir",
-            &authority,
-            "--cluster",
-            cluster,
-            "--id",
-            id,
-            "--pod-cidr",
-            pods,
-            "--out",
-            &out,
-        ];
-        meshctl(&[&args[..], more].concat())
-    }
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).expect("metadata").permissions().mode() & 0o777
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry").file_name());
-    let mut names: Vec<String> = entries.map(|name| name.into_string().expect("UTF-8")).collect();
-    names.sort();
-    names
-}
+use crate::stage::{Stage, meshctl, mode, names};
 
 #[test]
 fn from_nothing_to_a_hub_and_its_clients() {
@@ -368,7 +285,19 @@ fn mistakes_are_answered_in_one_line() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["init", "request", "enroll", "leaf", "list"] {
+    for command in [
+        "init",
+        "request",
+        "enroll",
+        "renew",
+        "attest",
+        "leaf",
+        "list",
+        "show",
+        "revoke",
+        "audit",
+        "export-bundle",
+    ] {
         meshctl(&["ca", command, "--help"]).expect(0).says(&["Example:", "meshctl ca"]);
     }
     meshctl(&["--help"]).expect(0).says(&["3 refused by a rule"]);

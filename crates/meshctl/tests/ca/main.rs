@@ -1,0 +1,5 @@
+//! `meshctl ca` as an operator uses it.
+
+mod issue;
+mod ledger;
+mod stage;
