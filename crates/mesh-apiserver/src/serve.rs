@@ -270,6 +270,9 @@ impl Service {
     async fn outlived(&self, accepted: &Accepted) -> (&'static str, &'static str) {
         let mut credentials = self.acceptor.credentials().clone();
         loop {
+            if credentials.current().trust().denial(accepted).is_some() {
+                return ("revoked", "its passport or leaf is on the deny list of its authority");
+            }
             if !credentials.current().trust().still_accepts(accepted) {
                 return ("root-removed", "the root or passport of its certificate is no longer accepted");
             }
