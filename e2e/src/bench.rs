@@ -1,6 +1,7 @@
 //! Benchmarks of whole programs. Each prints one row a target: what, figure, target, `ok` or `MISS`.
 
 mod first_light;
+pub mod pki;
 pub mod source;
 pub mod wire;
 

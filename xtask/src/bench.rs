@@ -15,6 +15,8 @@ pub(crate) enum Name {
     Wire,
     /// A hub that follows an API server: 10 000 services, 100 000 endpoints, 1000 nodes.
     Source,
+    /// What a connection costs in certificates: mutual handshakes, with both kinds of keys and a long deny list.
+    Pki,
 }
 
 /// Measures with optimised programs. The arguments go to the benchmark.
@@ -25,6 +27,7 @@ pub(crate) fn bench(name: Name, args: &[String]) -> Result<()> {
         Name::FirstLight => "first-light",
         Name::Wire => "wire",
         Name::Source => "source",
+        Name::Pki => "pki",
     };
     let mut command =
         cargo(&["run", "--quiet", "--release", "--package", "e2e", "--bin", "lab-bench", "--", bench]);

@@ -26,6 +26,8 @@ enum Bench {
     Wire(bench::wire::Options),
     /// A hub that follows an API server with a large cluster: list to published, memory, single changes.
     Source(bench::source::Options),
+    /// What a connection costs in certificates: mutual handshakes with both kinds of keys, and with a long deny list.
+    Pki(bench::pki::Options),
 }
 
 #[tokio::main]
@@ -42,6 +44,10 @@ async fn main() -> Result<ExitCode> {
         }
         Bench::Source(options) => {
             let rows = bench::source::source(&options).await?;
+            rows.iter().map(|row| (row.to_string(), row.is_met())).collect()
+        }
+        Bench::Pki(options) => {
+            let rows = tokio::task::spawn_blocking(move || bench::pki::pki(&options)).await??;
             rows.iter().map(|row| (row.to_string(), row.is_met())).collect()
         }
     };
