@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use pki::authority::{EnrolRequest, Subject};
 use pki::blocks::Blocks;
 use pki::client::Connector;
@@ -16,8 +16,12 @@ use pki::key::{KeyKind, PrivateKey, SigningRequest};
 use pki::server::Acceptor;
 use pki::verifier::Expected;
 use pki::{Authority, Credentials, LeafRole, LeafSpec, LiveCredentials, durable};
+use serde_json::json;
 use tokio::io::DuplexStream;
 use tokio::time::Instant;
+use topology::admission::{Admission, Judgement};
+use topology::identity::Identity;
+use topology::record::ip::IpEntry;
 
 use super::Row;
 
@@ -54,6 +58,10 @@ pub fn pki(options: &Options) -> Result<Vec<Row>> {
     rows.extend(handshakes(&format!("P-256, {} denied", options.denied), &mesh, options.handshakes)?);
     for ranges in [4, 1024] {
         rows.push(row(format!("an address held against {ranges} blocks"), lookup_ns(ranges), "ns"));
+    }
+    for granted in [8, 200] {
+        let what = format!("a record held against 4 blocks and a grant of {granted} namespaces");
+        rows.push(Row { target: Some(200.0), ..row(what, record_check_ns(granted)?, "ns") });
     }
     Ok(rows)
 }
@@ -137,6 +145,37 @@ fn lookup_ns(ranges: u32) -> f64 {
     took / f64::from(lookups)
 }
 
+/// Nanoseconds to decide whether a peer's address record is taken: its namespace by the import grant, its address by the
+/// passport's blocks.
+fn record_check_ns(granted: usize) -> Result<f64> {
+    let names: Vec<String> = (0..granted).map(|at| format!("namespace-{at}")).collect();
+    let grant =
+        serde_json::from_value(json!({"identityNamespaces": {"include": names}})).context("a grant")?;
+    let blocks = ["10.2.0.0/16", "10.4.0.0/16", "192.168.2.0/24", "fd00:10:2::/48"];
+    let blocks: Vec<ipnet::IpNet> = blocks.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let admission = Admission { space: Some(blocks.into_iter().collect()), grant };
+    let entries: Vec<IpEntry> = (0..1024_usize)
+        .map(|at| {
+            let namespace = format!("namespace-{}", at % granted);
+            Ok(IpEntry {
+                block: format!("10.2.{}.{}/32", at / 256, at % 256).parse().context("an address")?,
+                identity: Identity(200_000),
+                host: None,
+                pod: Some((namespace, "pod".to_owned())),
+            })
+        })
+        .collect::<Result<_>>()?;
+    let rounds = 400;
+    let mut taken = 0_usize;
+    let began = Instant::now();
+    for _ in 0..rounds {
+        taken += entries.iter().filter(|entry| matches!(admission.address(entry), Judgement::Whole)).count();
+    }
+    let took = began.elapsed().as_nanos() as f64;
+    ensure!(taken == rounds * entries.len(), "{taken} records were taken");
+    Ok(took / taken as f64)
+}
+
 fn row(what: String, figure: f64, unit: &'static str) -> Row {
     Row { what, figure, target: None, unit }
 }
@@ -206,7 +245,7 @@ mod tests {
     #[test]
     fn it_measures_something() {
         let rows = pki(&Options { handshakes: 5, denied: 2 }).expect("measured");
-        assert_eq!(rows.len(), 15);
+        assert_eq!(rows.len(), 17);
         for row in rows {
             assert!(row.figure > 0.0 && row.figure.is_finite(), "{row}");
         }
