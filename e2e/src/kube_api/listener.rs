@@ -58,8 +58,9 @@ pub async fn run(
         };
         drop(listener);
         drop(closing);
-        // Whoever asked may not wait for it.
-        let _ = absence.begun.send(());
+        if absence.begun.send(()).is_err() {
+            tracing::debug!("whoever asked for the absence does not wait for it");
+        }
         while connections.join_next().await.is_some() {}
         sleep(absence.length).await;
         listener = listen_again(address).await?;

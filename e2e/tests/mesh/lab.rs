@@ -165,7 +165,7 @@ struct KilledOwner {
 
 fn owner() -> Result<KilledOwner> {
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["--ignored", "--exact", "owner_that_is_killed", "--nocapture", "--test-threads=1"])
+        .args(["--ignored", "--exact", "lab::owner_that_is_killed", "--nocapture", "--test-threads=1"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
