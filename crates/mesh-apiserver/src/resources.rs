@@ -158,6 +158,9 @@ impl Resources {
             if publication.is_some() || following.as_ref().is_some_and(Following::follows) {
                 materials = secrets.materials(&decision).await;
             }
+            if materials.values().any(Result::is_err) {
+                again = RETRY;
+            }
             if let Some(following) = &following {
                 following.say(&seen.0, &decision, &materials);
             }

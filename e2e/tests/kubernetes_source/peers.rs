@@ -324,6 +324,19 @@ async fn a_peer_by_an_object_survives_restarts_and_proves_its_id() -> Result<()>
     says(&ground, &hub, "tokyo", ["Followed", "True", "Fresh"]).await?;
     let message = says(&ground, &hub, "tokyo", ["Enforced", "True", "Enforced"]).await?;
     ensure!(message.contains("agents of this version") && message.contains("mesh/peers"), "{message}");
+    // Roots and a certificate for this peer, in a Secret that is not there yet.
+    let mut with_secret = object("tokyo", &tokyo, &Terms { id: Some(2), ..Terms::default() });
+    with_secret["spec"]["trust"] = json!({"secretRef": {"name": "roots"}});
+    ground.apply([with_secret]).await?;
+    let message = says(&ground, &hub, "tokyo", ["Followed", "False", "AsBefore"]).await?;
+    ensure!(message.contains("Secret mesh/roots: it is not there"), "{message}");
+    let mut data = json!({});
+    for file in ["ca.crt", "tls.crt", "tls.key"] {
+        data[file] = json!(STANDARD.encode(fs::read(ground.path("remote").join(file))?));
+    }
+    let metadata = json!({"name": "roots", "namespace": "mesh"});
+    ground.apply([json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})]).await?;
+    says(&ground, &hub, "tokyo", ["Followed", "True", "Fresh"]).await?;
     let before = settle(&ground, &hub, "cart", &[("tokyo", 2)]).await?;
     hub.kill().await?;
     hub.start()?;
