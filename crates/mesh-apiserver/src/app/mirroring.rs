@@ -74,7 +74,7 @@ impl Mirroring {
         let config = access.read().await.context("reach the API server")?;
         let client = access::writer(&config, &access.permit)?;
         let secret = args.peers_secret.clone().map(|name| PeersSecret::new(name, cluster.name.clone()));
-        let (said, objects) = watch::channel(FromObjects::default());
+        let (said, objects) = watch::channel(FromObjects::unread(peers_tls_dir.is_some()));
         let peer_metrics = peers::metrics::Metrics::register(registry);
         let peers = PeerTask::new(cluster.clone(), args.peers.clone(), secret, objects, peer_metrics);
         let (teller, own) = Teller::new();

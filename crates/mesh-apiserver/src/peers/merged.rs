@@ -39,6 +39,8 @@ pub struct Said {
     pub problems: BTreeMap<String, String>,
     /// Peers with which nothing is to pass, each with the object that says so.
     pub paused: BTreeMap<ClusterName, String>,
+    /// It says how peers are reached. Objects that this hub only writes out for its agents do not.
+    pub names_peers: bool,
 }
 
 /// What follows from all inputs.
@@ -69,6 +71,7 @@ impl Said {
             configs: BTreeMap::new(),
             problems: BTreeMap::new(),
             paused: BTreeMap::new(),
+            names_peers: true,
         }
     }
 
@@ -118,7 +121,7 @@ impl Merged {
             is_complete: inputs.iter().all(|said| said.is_read),
             ..Self::default()
         };
-        let has_objects = inputs.iter().any(|said| said.input == Input::Objects);
+        let has_objects = inputs.iter().any(|said| said.input == Input::Objects && said.names_peers);
         let paused: BTreeMap<&ClusterName, &String> = inputs.iter().flat_map(|said| &said.paused).collect();
         for said in &inputs {
             // What is wrong with the kind of objects is said by those who follow it.

@@ -17,9 +17,11 @@ pub struct FromObjects {
     pub said: Said,
 }
 
-impl Default for FromObjects {
-    fn default() -> Self {
-        Self { number: 0, said: Said::unread(Input::Objects, "ClusterPeer objects") }
+impl FromObjects {
+    /// Nothing is said yet. `names_peers`: this hub follows the peers that objects name, rather than only writing them out
+    /// for its agents.
+    pub fn unread(names_peers: bool) -> Self {
+        Self { number: 0, said: Said { names_peers, ..Said::unread(Input::Objects, "ClusterPeer objects") } }
     }
 }
 

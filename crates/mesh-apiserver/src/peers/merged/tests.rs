@@ -89,6 +89,12 @@ fn what_this_hub_wrote_for_the_agents_is_the_object_itself() {
         ["lima@folder", "tokyo@old"],
         "elsewhere it is a peer as any"
     );
+    let written_out = Said { names_peers: false, ..said(Input::Objects, &[]) };
+    assert_eq!(
+        followed(&Merged::of(&[&folder, &written_out])),
+        ["lima@folder", "tokyo@old"],
+        "whom objects do not name here is named by nothing else"
+    );
     let gone = said(Input::Objects, &[]);
     assert_eq!(followed(&Merged::of(&[&folder, &gone])), ["lima@folder"]);
 }
