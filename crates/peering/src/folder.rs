@@ -117,8 +117,12 @@ impl Found {
     /// Fails if the folder cannot be listed to its end: what was not seen then need not be gone.
     fn read(path: &Path, own: &ClusterName) -> io::Result<Self> {
         let mut found = Self::default();
-        for entry in std::fs::read_dir(path)?.take(MAX_FILES) {
+        for (at, entry) in std::fs::read_dir(path)?.enumerate() {
             let entry = entry?;
+            if at == MAX_FILES {
+                let text = format!("it has more than {MAX_FILES} entries");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+            }
             let file = entry.file_name().to_string_lossy().into_owned();
             if file.starts_with('.') || file == own.as_str() {
                 continue;
