@@ -13,8 +13,8 @@ use crate::exit::Unsound;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  \
     meshctl ca audit --dir /secure/authority --since 4f0c… --certificate paris/passport.crt --certificate tokyo/passport.crt\n\n\
-    Reads ledger.jsonl, root.crt and deny-list.jsonl; no key and no network. Found are lines that were changed, added by hand or\n\
-    taken out, enrolments that should have been refused, and certificates given here that were signed past the ledger.\n\
+    Reads ledger.jsonl, root.crt and deny-list.jsonl; no key and no network. Found are lines that were changed, put in between or\n\
+    taken out (not one added at the end with the right hash), enrolments that should have been refused, and certificates given here that were signed past the ledger.\n\
     What was cut off at the end is found only with --since. Exit code 3 if anything is wrong.")]
 pub(crate) struct Args {
     /// The authority's directory, or a copy without root.key
