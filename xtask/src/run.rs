@@ -20,5 +20,5 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
 pub(crate) fn demo(args: &[String]) -> Result<()> {
     setup::setup()?;
     run(&mut cargo(&["build", "--workspace", "--bins"]))?;
-    run(cargo(&["run", "--quiet", "--package", "e2e", "--bin", "lab-demo", "--"]).args(args))
+    run(cargo(&["run", "--quiet", "--bin", "lab-demo", "--"]).args(args))
 }
