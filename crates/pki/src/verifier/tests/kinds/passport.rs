@@ -161,7 +161,8 @@ pub(super) fn kinds() -> Vec<Kind> {
         ),
         kind(
             "passport with a constraint on directory names",
-            Constraints,
+            // Not with a leaf that has no name: it meets the constraint.
+            Alone,
             Failed("a name or address that its passport does not permit"),
             &[47],
             "",
