@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::export::namespace;
 use crate::object::Pod;
 
 fn exporter() -> Exporter {
