@@ -3,6 +3,7 @@
 pub mod cilium;
 pub mod endpoint_slice;
 pub mod identity;
+pub mod of_kind;
 pub mod pod;
 pub mod policy;
 

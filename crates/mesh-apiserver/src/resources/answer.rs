@@ -78,7 +78,7 @@ impl Answers {
         let after = conditions(&before, &judged.statements, generation, Timestamp::now());
         let mut status = status_of(judged, generation);
         status["conditions"] = json!(after);
-        if status == raw.status {
+        if status == raw.content.status {
             return Ok(());
         }
         let uid = raw.metadata.uid.clone().unwrap_or_default();

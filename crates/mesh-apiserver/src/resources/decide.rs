@@ -70,7 +70,7 @@ pub fn decide(
     for raw in by_age(policies.iter().map(|(_, raw)| raw)) {
         let key = (raw.metadata.namespace.clone(), raw.name().to_owned());
         let mut statements = vec![judge_policy(raw, &key, &judged)];
-        if let (true, Ok(policy)) = (statements[0].holds, &raw.object) {
+        if let (true, Ok(policy)) = (statements[0].holds, &raw.content.object) {
             judged.push((key.clone(), &policy.spec));
         }
         statements.push(Statement::new(PROGRAMMED, false, "NotSupported", NOT_PROGRAMMED));
@@ -113,7 +113,7 @@ fn judge_peer(
         statements: vec![Statement::new(ACCEPTED, false, reason, message)],
         bounds: Vec::new(),
     };
-    let object = match &raw.object {
+    let object = match &raw.content.object {
         Ok(object) => object,
         Err(why) => {
             // Whose it is shows its name at least; that there is a filter is all that is known.
@@ -207,7 +207,7 @@ fn bounds(peer: &Peer) -> Vec<&'static str> {
 }
 
 fn judge_policy(raw: &Raw<FailoverPolicy>, key: &Key, older: &[(Key, &FailoverPolicySpec)]) -> Statement {
-    let policy = match &raw.object {
+    let policy = match &raw.content.object {
         Ok(policy) => policy,
         Err(why) => {
             return Statement::new(

@@ -1,9 +1,7 @@
 //! What is kept of an object: what the export reads, so that the memory of a hub follows the mesh and not what
 //! people write into their pods. An object that differs in nothing kept is no change.
 
-use std::borrow::Cow;
 use std::fmt::Debug;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, NodeSpec, NodeStatus, NodeSystemInfo, Pod, Service};
@@ -11,10 +9,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::export::{annotation, namespace, service};
+use crate::object::of_kind::{Content, OfKind};
 use crate::object::{Body, Object, ObjectKind};
 
 /// A kind that is followed.
@@ -28,22 +26,16 @@ pub trait Kept:
     fn keep(self) -> Body;
 }
 
-/// An object as the API server sends it: decoded and cut down at once.
+/// An object as the API server sends it, decoded and cut down at once; of its metadata namespace, name and revision alone.
 ///
 /// One that cannot be decoded does not spoil the list that it is in: it says which it is, and why.
-#[derive(Clone, Debug)]
-pub struct Found<K> {
-    /// Namespace, name and revision alone.
-    metadata: ObjectMeta,
-    object: Result<Object, String>,
-    kind: PhantomData<fn() -> K>,
-}
+pub type Found<K> = OfKind<K, Result<Object, String>>;
 
 impl<K> Found<K> {
     /// The object, or why it cannot be used.
     pub fn into_object(self) -> Result<Object, Unusable> {
-        let Self { metadata, object, .. } = self;
-        object.map_err(|why| Unusable { namespace: metadata.namespace, name: metadata.name, why })
+        let Self { metadata, content, .. } = self;
+        content.map_err(|why| Unusable { namespace: metadata.namespace, name: metadata.name, why })
     }
 
     /// Namespace and name.
@@ -63,56 +55,20 @@ pub struct Unusable {
     pub why: String,
 }
 
-impl<'de, K: Kept> Deserialize<'de> for Found<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut value = Value::deserialize(deserializer)?;
-        let text = |value: &Value, member: &str| {
-            value.get("metadata").and_then(|metadata| metadata.get(member)?.as_str()).map(str::to_owned)
-        };
+impl<K: Kept> Content<K> for Result<Object, String> {
+    fn read(object: Value) -> serde_json::Result<(ObjectMeta, Self)> {
+        let text = |member: &str| object.get("metadata")?.get(member)?.as_str().map(str::to_owned);
         let metadata = ObjectMeta {
-            namespace: text(&value, "namespace"),
-            name: text(&value, "name"),
-            resource_version: text(&value, "resourceVersion"),
+            namespace: text("namespace"),
+            name: text("name"),
+            resource_version: text("resourceVersion"),
             ..ObjectMeta::default()
         };
-        if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
-            // The largest part of many objects; not worth decoding.
-            metadata.remove("managedFields");
-        }
-        let object = match serde_json::from_value::<K>(value) {
+        let content = match serde_json::from_value::<K>(object) {
             Ok(object) => Object::try_from(object.keep()).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        Ok(Self { metadata, object, kind: PhantomData })
-    }
-}
-
-impl<K: Kept> Resource for Found<K> {
-    type DynamicType = ();
-    type Scope = K::Scope;
-
-    fn kind(kind: &()) -> Cow<'_, str> {
-        K::kind(kind)
-    }
-
-    fn group(kind: &()) -> Cow<'_, str> {
-        K::group(kind)
-    }
-
-    fn version(kind: &()) -> Cow<'_, str> {
-        K::version(kind)
-    }
-
-    fn plural(kind: &()) -> Cow<'_, str> {
-        K::plural(kind)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+        Ok((metadata, content))
     }
 }
 
