@@ -150,20 +150,20 @@ pub struct RawEndpoint {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
-struct RawStatus {
-    identity: Option<RawEndpointIdentity>,
-    networking: Option<RawNetworking>,
+pub(super) struct RawStatus {
+    pub(super) identity: Option<RawEndpointIdentity>,
+    pub(super) networking: Option<RawNetworking>,
     #[serde(deserialize_with = "nullable")]
-    encryption: Encryption,
+    pub(super) encryption: Encryption,
     #[serde(deserialize_with = "nullable")]
-    named_ports: Vec<RawPort>,
-    service_account: String,
+    pub(super) named_ports: Vec<RawPort>,
+    pub(super) service_account: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct RawEndpointIdentity {
-    id: i64,
+pub(super) struct RawEndpointIdentity {
+    pub(super) id: i64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -171,7 +171,7 @@ struct RawEndpointIdentity {
 pub(super) struct RawNetworking {
     #[serde(deserialize_with = "nullable")]
     addressing: Vec<Pair>,
-    pub(super) node: String,
+    node: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -203,27 +203,33 @@ impl From<RawEndpoint> for CiliumEndpoint {
     fn from(raw: RawEndpoint) -> Self {
         let RawEndpoint { metadata, status } = raw;
         let boxed = |text: Option<String>| text.unwrap_or_default().into_boxed_str();
-        let networking = status.networking.unwrap_or_default();
-        let identity = status.identity.and_then(|identity| u32::try_from(identity.id).ok());
-        Self {
-            namespace: boxed(metadata.namespace),
-            name: boxed(metadata.name),
-            created: metadata.creation_timestamp.map(|time| time.0),
-            identity,
+        let created = metadata.creation_timestamp.map(|time| time.0);
+        Self { created, ..status.endpoint(boxed(metadata.namespace), boxed(metadata.name)) }
+    }
+}
+
+impl RawStatus {
+    /// The endpoint of which this is said; without the time when it was created.
+    pub(super) fn endpoint(self, namespace: Box<str>, name: Box<str>) -> CiliumEndpoint {
+        let networking = self.networking.unwrap_or_default();
+        let service_account = Some(self.service_account).filter(|name| !name.is_empty());
+        CiliumEndpoint {
+            namespace,
+            name,
+            created: None,
+            identity: self.identity.and_then(|identity| u32::try_from(identity.id).ok()),
             addresses: networking.addresses(),
             host: parse_address(&networking.node),
-            key: key(&status.encryption),
-            service_account: Some(status.service_account)
-                .filter(|name| !name.is_empty())
-                .map(String::into_boxed_str),
-            named_ports: status.named_ports.into_iter().filter_map(named_port).collect(),
+            key: key(&self.encryption),
+            service_account: service_account.map(String::into_boxed_str),
+            named_ports: self.named_ports.into_iter().filter_map(named_port).collect(),
         }
     }
 }
 
 impl RawNetworking {
     /// Those that are addresses, each once, in their order.
-    pub(super) fn addresses(&self) -> Box<[IpAddr]> {
+    fn addresses(&self) -> Box<[IpAddr]> {
         let pairs = self.addressing.iter().flat_map(|pair| [&pair.ipv4, &pair.ipv6]);
         let mut addresses: Vec<IpAddr> = Vec::new();
         for address in pairs.filter_map(|text| parse_address(text)) {
@@ -240,7 +246,7 @@ pub fn key(encryption: &Encryption) -> u8 {
     encryption.key.to_le_bytes()[0]
 }
 
-pub(super) fn named_port(port: RawPort) -> Option<NamedPort> {
+fn named_port(port: RawPort) -> Option<NamedPort> {
     let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
     let protocol = Protocol::from_kubernetes(&port.protocol)?;
     Some(NamedPort { name: port.name, port: number, protocol: protocol.as_str().to_owned() })

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
-use topology::block::parse_address;
 use topology::name::is_key_element;
 
-use super::cilium::{CiliumEndpoint, Encryption, RawNetworking, RawPort, key, named_port, nullable};
+use super::cilium::{
+    CiliumEndpoint, Encryption, RawEndpointIdentity, RawNetworking, RawPort, RawStatus, nullable,
+};
 
 /// A `CiliumEndpointSlice` as the hub keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,20 +66,14 @@ impl From<RawEndpointSlice> for CiliumEndpointSlice {
 
 impl RawCoreEndpoint {
     fn within(self, namespace: &str) -> CiliumEndpoint {
-        let networking = self.networking.unwrap_or_default();
-        CiliumEndpoint {
-            namespace: namespace.into(),
-            name: self.name.into_boxed_str(),
-            created: None,
-            identity: u32::try_from(self.id).ok(),
-            addresses: networking.addresses(),
-            host: parse_address(&networking.node),
-            key: key(&self.encryption),
-            service_account: Some(self.service_account)
-                .filter(|name| !name.is_empty())
-                .map(String::into_boxed_str),
-            named_ports: self.named_ports.into_iter().filter_map(named_port).collect(),
-        }
+        let status = RawStatus {
+            identity: Some(RawEndpointIdentity { id: self.id }),
+            networking: self.networking,
+            encryption: self.encryption,
+            named_ports: self.named_ports,
+            service_account: self.service_account,
+        };
+        status.endpoint(namespace.into(), self.name.into_boxed_str())
     }
 }
 
