@@ -44,6 +44,7 @@
 //! | [`client`], [`tally`], [`wait`], [`status`] | requests and load from a pod, who answered, waiting for a condition, reading `/status` |
 //! | [`scenario`] | three clusters and a global service, what most tests begin with |
 //! | [`demo`], [`bench`](mod@bench) | the demo and the benchmarks of a whole mesh (`lab-demo`, `lab-bench`) |
+//! | [`loopback`] | ports, and an etcd, on the machine's own loopback |
 //! | [`pod_program`], [`http`] | what runs inside a pod |
 //! | [`kube_api`] | a Kubernetes API server: a small one of our own, or a real one (`lab-kube-api`) |
 
@@ -57,6 +58,7 @@ pub mod guardian;
 pub mod http;
 pub mod kube_api;
 pub mod lab;
+pub mod loopback;
 pub mod manifest;
 pub mod network;
 pub mod path;

@@ -4,7 +4,7 @@
 //! the output of `etcdctl watch`, so they include that program.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use super::{Row, percentile};
 use crate::authority::{Authority, Enrolment, Role};
 use crate::http::{self, Url};
 use crate::kube_api::{Fault, KubeApi, SmallApi, SmallOptions};
+use crate::loopback::{free_port, loopback};
 use crate::programs::Programs;
 use crate::wait::eventually;
 
@@ -255,16 +256,6 @@ fn namespace(number: usize) -> String {
 
 fn address(number: usize) -> String {
     format!("10.{}.{}.{}", number / 62_500, number / 250 % 250, number % 250 + 1)
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// A port that was free just now.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(loopback(0)).context("find a free port")?;
-    Ok(listener.local_addr().context("find a free port")?.port())
 }
 
 const PREFIX: &str = "cilium/state/services/v1/bench/";

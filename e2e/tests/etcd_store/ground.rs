@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::authority::{Authority, Enrolment, Role};
 use e2e::eventually;
 use e2e::http;
+use e2e::loopback::{free_port, loopback};
 use e2e::manifest::{Manifests, ServiceManifest, yaml};
 use e2e::programs::Programs;
 use rustix::process::{Pid, Signal, kill_process};
@@ -417,14 +417,4 @@ fn put(manifests: &Manifests, source: &Mutex<BTreeMap<String, u64>>, name: &str,
 
 fn tls(dir: &Path, cluster: &str, role: Role) -> PathBuf {
     dir.join(format!("tls-{cluster}-{role:?}").to_lowercase())
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// A port that was free just now.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(loopback(0)).context("find a free port")?;
-    Ok(listener.local_addr().context("find a free port")?.port())
 }

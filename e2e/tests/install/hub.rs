@@ -1,7 +1,6 @@
 //! The hub that an installation asks for, run as its pod would: with its arguments, and with the token and the rights of its
 //! account. Whatever the profile, it must come up and be denied nothing.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::eventually;
 use e2e::http;
+use e2e::loopback::{free_port, loopback};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
@@ -81,12 +81,7 @@ pub(crate) async fn account(ground: &Ground) -> Result<PathBuf> {
 
 /// A page of an admin port of this machine.
 pub(crate) async fn page(port: u16, path: &str) -> Result<String> {
-    http::page(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path).await
-}
-
-/// A port that was free just now.
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    http::page(loopback(port), path).await
 }
 
 /// A program of the installation.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::eventually;
+use e2e::loopback::{self, free_port, loopback};
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::ground::Ground;
-use super::hub::{account, arguments, free_port, page};
+use super::hub::{account, arguments, page};
 use super::{namespace, secret};
 
 const ETCD: &str = "--etcd=https://etcd.example:2379";
@@ -32,7 +33,8 @@ async fn a_hub_on_etcd_holds_its_lease_with_the_rights_that_it_is_given() -> Res
     let hub = ground.find(&hub).await?.context("the hub")?;
 
     let kubeconfig = account(&ground).await?;
-    let (_etcd, etcd) = etcd(&ground)?;
+    let etcd = free_port()?;
+    let _etcd = loopback::etcd(&ground.path(""), etcd)?;
     let admin = free_port()?;
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(ground.program("mesh-apiserver")?);
@@ -40,7 +42,7 @@ async fn a_hub_on_etcd_holds_its_lease_with_the_rights_that_it_is_given() -> Res
         let flag = argument.split('=').next().unwrap_or_default();
         command.arg(match flag {
             "--tls-dir" => format!("{flag}={}", ground.certificates().join("hub").display()),
-            "--store" => format!("{flag}=etcd:{etcd}"),
+            "--store" => format!("{flag}=etcd:http://{}", loopback(etcd)),
             "--listen" => format!("{flag}=127.0.0.1:0"),
             "--admin-listen" => format!("{flag}=127.0.0.1:{admin}"),
             _ => argument.replace("$(POD_NAME)", "isthmus-hub-7"),
@@ -74,23 +76,4 @@ async fn a_hub_on_etcd_holds_its_lease_with_the_rights_that_it_is_given() -> Res
     ground.meshctl(&["uninstall"]).await?.ended(0)?;
     ensure!(ground.find(&lease).await?.is_none(), "the Lease is left");
     ground.nothing_unsupported()
-}
-
-/// An etcd on loopback, without TLS, and its address.
-fn etcd(ground: &Ground) -> Result<(Child, String)> {
-    let [clients, peers] = [free_port()?, free_port()?].map(|port| format!("http://127.0.0.1:{port}"));
-    let log = File::create(ground.path("etcd.log"))?;
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "etcd", "--name=one", &format!("--initial-cluster=one={peers}")]);
-    command.arg("--data-dir").arg(ground.path("etcd"));
-    for (flag, value) in [
-        ("listen-client-urls", &clients),
-        ("advertise-client-urls", &clients),
-        ("listen-peer-urls", &peers),
-        ("initial-advertise-peer-urls", &peers),
-    ] {
-        command.arg(format!("--{flag}={value}"));
-    }
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-    Ok((command.spawn().context("start etcd (Debian package etcd-server)")?, clients))
 }

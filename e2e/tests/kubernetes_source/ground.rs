@@ -4,7 +4,7 @@ mod replicas;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use e2e::authority::{Authority, Enrolment, Role};
 use e2e::eventually;
 use e2e::http;
 use e2e::kube_api::{Begun, Fault, KubeApi, SmallApi, SmallOptions};
+use e2e::loopback::{free_port, loopback};
 use e2e::peer_config::hub_name;
 use e2e::programs::Programs;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -446,16 +447,6 @@ fn of(client: &Client, object: &Value) -> Result<(Api<DynamicObject>, String)> {
         None => Api::all_with(client.clone(), &resource),
     };
     Ok((api, text(&metadata["name"])))
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// A port that was free just now.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(loopback(0)).context("find a free port")?;
-    Ok(listener.local_addr().context("find a free port")?.port())
 }
 
 /// The kinds that a hub follows.

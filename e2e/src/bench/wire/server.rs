@@ -1,13 +1,12 @@
 //! The servers that are compared: our hub and etcd, each a real process with the same certificates.
 
 use std::fs::OpenOptions;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tokio::process::{Child, Command};
 
@@ -15,6 +14,7 @@ use super::call;
 use super::connection::{Connection, Target};
 use super::ground::{CLUSTER, Ground};
 use super::usage;
+use crate::loopback::{free_port, loopback};
 use crate::wait::eventually;
 
 /// What is measured.
@@ -162,18 +162,6 @@ fn etcd_args(ground: &Ground, dir: &Path, port: u16, peer_port: u16) -> Vec<Stri
 
 fn arguments<const N: usize>(flags: [(&str, String); N]) -> Vec<String> {
     flags.into_iter().map(|(flag, value)| format!("--{flag}={value}")).collect()
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// A port that was free just now. A server that finds it taken ends at once, and the benchmark says so.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(loopback(0)).context("find a free port")?;
-    let port = listener.local_addr().context("find a free port")?.port();
-    ensure!(port > 0, "the system gave port 0");
-    Ok(port)
 }
 
 const START: Duration = Duration::from_secs(30);

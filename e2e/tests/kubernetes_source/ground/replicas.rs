@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::loopback::{self, free_port, loopback};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::{Ground, Hub, free_port, loopback};
+use super::{Ground, Hub};
 
 /// An etcd behind the store of hubs; killed when dropped.
 pub(crate) struct Etcd {
@@ -83,28 +84,8 @@ impl Ground {
 
     /// An etcd of its own, on loopback without TLS.
     pub(crate) fn etcd(&self) -> Result<Etcd> {
-        let (port, peer) = (free_port()?, free_port()?);
-        let (clients, peers) = (format!("http://{}", loopback(port)), format!("http://{}", loopback(peer)));
-        let log = fs::File::create(self.dir.path().join("etcd.log"))?;
-        let mut command = tokio::process::Command::new("setpriv");
-        command.args([
-            "--pdeathsig",
-            "KILL",
-            "etcd",
-            "--name=one",
-            &format!("--initial-cluster=one={peers}"),
-        ]);
-        command.arg("--data-dir").arg(self.dir.path().join("etcd"));
-        for (flag, value) in [
-            ("listen-client-urls", &clients),
-            ("advertise-client-urls", &clients),
-            ("listen-peer-urls", &peers),
-            ("initial-advertise-peer-urls", &peers),
-        ] {
-            command.arg(format!("--{flag}={value}"));
-        }
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        let child = command.spawn().context("start etcd (Debian package etcd-server)")?;
+        let port = free_port()?;
+        let child = loopback::etcd(self.dir.path(), port)?;
         Ok(Etcd { port, _child: Some(child) })
     }
 }
