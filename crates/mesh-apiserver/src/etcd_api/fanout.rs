@@ -6,7 +6,7 @@
 //! ```
 //! What a delivery costs is a wake-up, a TLS record and a write, whatever it carries. So the first change after a
 //! quiet time goes out at once, and the next ones wait for the next wave, the longer the more streams the last one woke;
-//! if they were few, not at all. A watch that is not where the others are (it starts in the past, or its client reads slowly)
+//! if they were few, not at all; and longer still while waves to many streams carry hardly anything. A watch that is not where the others are (it starts in the past, or its client reads slowly)
 //! reads the store's history by itself until it has caught up.
 
 mod group;
@@ -111,7 +111,9 @@ impl Pacer {
         task.spawn(async move {
             // The sender lives as long as the store, which the watcher of the fan-out holds.
             while progress.changed().await.is_ok() {
+                let before = fanout.reached();
                 let wakes = fanout.hand_out();
+                let revisions = fanout.reached().saturating_sub(before);
                 for some in wakes.chunks(AT_ONCE) {
                     some.iter().for_each(|wake| wake.notify_one());
                     // They are served before the next ones are woken, and so is whoever came meanwhile: a put does
@@ -119,7 +121,7 @@ impl Pacer {
                     tokio::task::yield_now().await;
                 }
                 after();
-                match pause(wakes.len()) {
+                match pause(wakes.len(), revisions) {
                     Some(pause) => tokio::time::sleep(pause).await,
                     // Whoever was woken comes first, and so do the puts that have come meanwhile.
                     None => tokio::task::yield_now().await,
@@ -131,13 +133,24 @@ impl Pacer {
 }
 
 /// Time until the next wave, so that streams keep up with it: they share the machine with everything else.
-fn pause(woken: usize) -> Option<Duration> {
+///
+/// Deliveries take half a core at most. Those to many streams that carry a revision or two are hardly worth their cost, so
+/// they take a quarter: 500 streams are told of 50 changes a second in about 30 waves.
+fn pause(woken: usize, revisions: u64) -> Option<Duration> {
     let streams = u32::try_from(woken).unwrap_or(u32::MAX);
-    (woken > FEW).then(|| PER_STREAM.saturating_mul(streams).clamp(SHORTEST, LONGEST))
+    let (per_stream, longest) = match woken > MANY && revisions <= HARDLY_ANY {
+        true => (2 * PER_STREAM, 2 * LONGEST),
+        false => (PER_STREAM, LONGEST),
+    };
+    (woken > FEW).then(|| per_stream.saturating_mul(streams).clamp(SHORTEST, longest))
 }
 
 /// Streams that are never made to wait: what a wave to them costs is little beside the put that caused it.
 const FEW: usize = 4;
+/// Streams whose deliveries weigh on a machine even at a few dozen changes a second.
+const MANY: usize = 256;
+/// Revisions in a wave that carries little.
+const HARDLY_ANY: u64 = 2;
 /// Streams that are woken in one go.
 const AT_ONCE: usize = 128;
 /// Somewhat more than the processor time that one delivery over TLS takes.

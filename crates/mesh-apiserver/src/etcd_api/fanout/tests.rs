@@ -1,6 +1,6 @@
 //! Whatever happens in whatever order, a watch sees each event of its range once and in order.
 
-use super::{Fanout, Filters, Kind, Next, Subscription};
+use super::{Fanout, Filters, Kind, Next, Subscription, pause};
 use kvstore::{KeyRange, Store, StoreOptions, Watcher, proto::Message, proto::etcdserverpb::WatchResponse};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -188,4 +188,18 @@ fn what_is_not_reached_is_not_handed_out() {
     let (next, reached) = (2, fanout.reached());
     assert!(matches!(subscription.next(next, reached), Next::Nothing));
     assert!(matches!(subscription.next(next, reached + 1), Next::Chunk(_)));
+}
+
+#[test]
+fn waves_to_many_that_carry_little_are_rare_and_others_are_not() {
+    let millis = |woken, revisions| pause(woken, revisions).unwrap_or_default().as_millis();
+    assert_eq!((millis(0, 1), millis(4, 1)), (0, 0), "few are never made to wait");
+    assert_eq!((millis(100, 1), millis(100, 3)), (3, 3));
+    assert_eq!((millis(500, 1), millis(500, 2)), (32, 32));
+    assert_eq!(
+        (millis(500, 3), millis(1000, 20)),
+        (16, 20),
+        "a wave for 1000 puts a second waits 20 ms at most"
+    );
+    assert_eq!(millis(100_000, 1), 40);
 }
